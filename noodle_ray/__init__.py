@@ -1,0 +1,1 @@
+"""Placement, live modules and multimodal fusion for Ray clusters."""

@@ -1,0 +1,1 @@
+"""Fusion: text, sound, pictures and code as evidence for one answer."""

@@ -1,0 +1,1 @@
+"""The HTTP gateway: an ASGI application over ports, one file a resource."""

@@ -1,0 +1,1 @@
+"""Modules: versioned code with dependencies, resolved, loaded and swapped while calls run."""

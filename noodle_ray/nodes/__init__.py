@@ -1,0 +1,1 @@
+"""Nodes: who is there, what they hold, and what becomes of it."""

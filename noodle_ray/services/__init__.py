@@ -1,0 +1,1 @@
+"""Services: who offers what, where."""

@@ -1,0 +1,73 @@
+"""Every NOODLE_* variable, read once; all faults are reported together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasGenerator, ConfigDict, Field, ValidationError, field_validator
+
+from noodle_ray.errors import Fault, InvalidSettings
+from noodle_ray.model import Model, faults_of
+
+PREFIX = "NOODLE_"
+Milliseconds = Annotated[int, Field(gt=0, le=86_400_000)]
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.removesuffix("_ms").removesuffix("_bytes").upper()
+
+
+class Settings(Model):
+    """Fields are named after their variable: `node_timeout_ms` is NOODLE_NODE_TIMEOUT, in milliseconds."""
+
+    model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=_variable), validate_by_name=True)
+
+    node_heartbeat_interval_ms: Milliseconds = 30_000
+    node_timeout_ms: Milliseconds = 90_000
+    resource_monitoring_interval_ms: Milliseconds = 30_000
+    max_modules: Annotated[int, Field(gt=0)] = 1000
+    module_loading_timeout_ms: Milliseconds = 10_000
+    fusion_max_processing_time_ms: Milliseconds = 200
+    fusion_confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
+    state_dir: Path = Field(default_factory=lambda: Path.home() / ".noodle-ray")
+    cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "noodle-ray")
+    database_url: str = ""
+    pack: Annotated[str, Field(min_length=1)] = "base"
+    max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("state_dir", "cache_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL: NOODLE_DATABASE_URL, or SQLite in the state directory."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'noodle.sqlite'}"
+
+    def environment(self) -> dict[str, str]:
+        """The settings as the variables that give them back: for the processes that we start."""
+        return {_variable(name): str(value) for name, value in self if str(value)}
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Reads all NOODLE_* variables. Raises InvalidSettings that lists every unknown name and wrong value."""
+    given = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    known = {_variable(name) for name in Settings.model_fields}
+    faults = [
+        Fault(name, f"is no setting; known are {', '.join(sorted(known))}")
+        for name in sorted(given)
+        if name not in known
+    ]
+    settings: Any = None
+    try:
+        settings = Settings.model_validate({name: value for name, value in given.items() if name in known})
+    except ValidationError as error:
+        faults += faults_of(error)
+    if faults:
+        raise InvalidSettings(faults)
+    return settings  # type: ignore[no-any-return]

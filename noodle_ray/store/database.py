@@ -1,0 +1,113 @@
+"""The database: one table of keyed JSON documents for each kind of record, changed in transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from noodle_ray.errors import Fault, InvalidSettings, NotFound, Unavailable
+from noodle_ray.records import Change, Document, Put
+
+TABLES = ("allocations", "nodes", "modules", "loads", "services")
+
+_metadata = MetaData()
+_tables = {
+    name: Table(
+        name,
+        _metadata,
+        Column("key", String(300), primary_key=True),
+        Column("document", JSON, nullable=False),
+        Column("updated_at", DateTime(timezone=True), server_default=func.now(), onupdate=func.now()),
+    )
+    for name in TABLES
+}
+
+
+class Database:
+    """An open database. Every actor that keeps records opens its own, with a small pool (at most 20 in all).
+
+    Methods block; call them from a thread where an event loop runs. Raise Unavailable while the database is away.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str, pool_size: int = 4) -> Database:
+        """Connects, and creates missing tables. Raises InvalidSettings where the URL is no database's."""
+        try:
+            parsed = make_url(url)
+            if parsed.get_backend_name() == "sqlite":
+                engine = _open_sqlite(parsed.render_as_string(hide_password=False), parsed.database)
+            else:
+                engine = create_engine(parsed, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
+        except (SQLAlchemyError, ImportError) as error:
+            raise InvalidSettings([Fault("NOODLE_DATABASE_URL", f"cannot be opened: {error}")]) from None
+        database = cls(engine)
+        try:
+            _metadata.create_all(engine)
+        except OperationalError as error:
+            raise Unavailable(f"the database does not answer: {error.orig}") from error
+        return database
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Makes all the changes, in order, in one transaction: all of them or none."""
+        try:
+            with self._engine.begin() as connection:
+                for change in changes:
+                    table = _table(change.table)
+                    connection.execute(table.delete().where(table.c.key == change.key))
+                    if isinstance(change, Put):
+                        connection.execute(table.insert().values(key=change.key, document=dict(change.document)))
+        except OperationalError as error:
+            raise Unavailable(f"the database does not answer: {error.orig}") from error
+
+    def load(self, name: str) -> dict[str, Document]:
+        """Every record of a table, by key, in the order of their keys."""
+        table = _table(name)
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execute(select(table.c.key, table.c.document).order_by(table.c.key))
+                return {key: document for key, document in rows}
+        except OperationalError as error:
+            raise Unavailable(f"the database does not answer: {error.orig}") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _table(name: str) -> Table:
+    if name not in _tables:
+        raise NotFound("table", name, TABLES)
+    return _tables[name]
+
+
+def _open_sqlite(url: str, path: str | None) -> Engine:
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: object) -> None:
+        # WAL lets the actors' processes read while one writes; a killed process loses nothing that was committed.
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
