@@ -67,8 +67,8 @@ class Demand(Model):
     gpus: Annotated[int, Field(ge=0, le=1024)] = 0
     gpu_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     accelerator_type: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    labels: dict[LabelName, LabelValue] = {}
-    custom: dict[LabelName, Amount] = {}
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    custom: dict[LabelName, Amount] = Field(default_factory=dict)
 
     @field_validator("cpus", "gpu_share")
     @classmethod

@@ -85,7 +85,7 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(select(table.c.key, table.c.document).order_by(table.c.key))
-                return {key: document for key, document in rows}
+                return {row.key: row.document for row in rows}
         except OperationalError as error:
             raise Unavailable(f"the database does not answer: {error.orig}") from error
 
