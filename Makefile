@@ -1,0 +1,45 @@
+# Everything runs in .venv, which is made anew when the pinned packages change.
+PYTHON ?= python3.11
+# Where torch comes from, if not from pip's usual index: e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
+# A terminal gets pip's progress bars; a log gets a line a step.
+QUIET := $(shell test -t 1 || echo --quiet)
+
+.PHONY: setup demo test soak lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "[1/4] a virtual environment in .venv"
+	@$(PYTHON) -m venv .venv
+	@echo "[2/4] torch $(shell sed -n 's/^torch==//p' constraints.txt)"
+	@$(PIP) $(QUIET) --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "[3/4] Ray and the rest, as pinned in constraints.txt (a minute or two)"
+	@$(PIP) $(QUIET) --constraint constraints.txt --editable '.[dev]'
+	@echo "[4/4] the encoders' weights"
+	@$(BIN)/noodle models fetch
+	@touch $@
+
+demo: setup
+	@$(BIN)/python examples/demo.py
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+soak: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

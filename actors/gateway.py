@@ -1,0 +1,33 @@
+"""The gateway as a Ray Serve deployment: the core's ASGI application, with its ports wired to actors and apps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+
+from noodle_ray.actors.names import FUSION_APP
+from noodle_ray.actors.ports import cluster_ports
+from noodle_ray.gateway.app import build_app
+from noodle_ray.settings import Settings
+
+CPUS = 0.1
+"""What the ledger counts for a replica: it waits for others most of its time."""
+
+
+def gateway_application(settings: Settings, read_token: Callable[[], str]) -> serve.Application:
+    """The application that serves every route. `read_token` runs in the replica, so that no token travels."""
+
+    def build() -> FastAPI:
+        return build_app(cluster_ports(FUSION_APP), settings, read_token())
+
+    deployment = serve.deployment(
+        serve.ingress(build)(),
+        name="Gateway",
+        ray_actor_options={"num_cpus": CPUS},
+        max_ongoing_requests=256,
+    )
+    application: Any = deployment.bind()
+    return application

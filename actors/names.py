@@ -1,0 +1,30 @@
+"""The names under which our actors are found, and where they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NAMESPACE = "noodle"
+NODE_MANAGER = "node-manager"
+MODULE_REGISTRY = "module-registry"
+SERVICE_DIRECTORY = "service-directory"
+FUSION_APP = "fusion"
+GATEWAY_APP = "gateway"
+
+
+def agent_name(node_id: str) -> str:
+    return f"node-agent-{node_id[:16]}"
+
+
+def on_the_head(name: str) -> dict[str, Any]:
+    """Actor options of a control actor: one of its name, on the head, restarted for ever, using no CPU of the ledger's."""
+    return {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "resources": {"node:__internal_head__": 0.001},
+        "max_restarts": -1,
+        "max_concurrency": 1000,
+    }

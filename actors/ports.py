@@ -1,0 +1,177 @@
+"""The gateway's and the client's ports over Ray: each asks the actor or the Serve application that knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import serve
+
+from noodle_ray.actors import names
+from noodle_ray.actors.module_calls import ModuleCaller
+from noodle_ray.actors.ray_errors import await_ref
+from noodle_ray.errors import Unavailable
+from noodle_ray.fusion.inputs import MultimodalInput
+from noodle_ray.fusion.result import FusionResult
+from noodle_ray.gateway.ports import Ports
+from noodle_ray.nodes.membership import Node
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.planner import Explanation
+from noodle_ray.resources import Demand
+from noodle_ray.services.directory import Service
+
+
+class NamedActor:
+    """A named actor of ours, looked up at the first call. Raises Unavailable where it does not run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._handle: Any = None
+
+    @property
+    def handle(self) -> Any:
+        if self._handle is None:
+            try:
+                self._handle = ray.get_actor(self._name, names.NAMESPACE)
+            except ValueError:
+                raise Unavailable(
+                    f"no {self._name} runs on this cluster: `noodle up` or `noodle attach` starts it"
+                ) from None
+        return self._handle
+
+    async def ask(self, method: str, *args: Any) -> Any:
+        return await await_ref(getattr(self.handle, method).remote(*args))
+
+
+class ActorNodes:
+    """The port `Nodes` over the node manager."""
+
+    def __init__(self) -> None:
+        self._manager = NamedActor(names.NODE_MANAGER)
+
+    async def nodes(self) -> list[Node]:
+        return list(await self._manager.ask("nodes"))
+
+    async def node(self, node_id: str) -> Node:
+        node: Node = await self._manager.ask("node", node_id)
+        return node
+
+    async def cordon(self, node_id: str, cordoned: bool) -> Node:
+        node: Node = await self._manager.ask("cordon", node_id, cordoned)
+        return node
+
+
+class ActorResources:
+    """The port `Resources` over the node manager."""
+
+    def __init__(self) -> None:
+        self._manager = NamedActor(names.NODE_MANAGER)
+
+    async def totals(self) -> dict[str, Any]:
+        return dict(await self._manager.ask("totals"))
+
+    async def allocations(self) -> list[Allocation]:
+        return list(await self._manager.ask("allocations"))
+
+    async def allocation(self, allocation_id: str) -> Allocation:
+        allocation: Allocation = await self._manager.ask("allocation", allocation_id)
+        return allocation
+
+    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
+        allocation: Allocation = await self._manager.ask("allocate", demand, policy, owner, lease_s)
+        return allocation
+
+    async def release(self, allocation_id: str) -> None:
+        await self._manager.ask("release", allocation_id)
+
+    async def renew(self, allocation_id: str) -> Allocation:
+        allocation: Allocation = await self._manager.ask("renew", allocation_id)
+        return allocation
+
+    async def explain(self, allocation_id: str) -> Explanation:
+        explanation: Explanation = await self._manager.ask("explain", allocation_id)
+        return explanation
+
+
+class ActorModules:
+    """The port `Modules` over the registry; calls go to the module's host directly."""
+
+    def __init__(self) -> None:
+        self._registry = NamedActor(names.MODULE_REGISTRY)
+        self._caller: ModuleCaller | None = None
+
+    async def modules(self) -> list[dict[str, Any]]:
+        return list(await self._registry.ask("modules"))
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        return dict(await self._registry.ask("describe", name))
+
+    async def publish(self, archive: bytes) -> dict[str, Any]:
+        return dict(await self._registry.ask("publish", archive))
+
+    async def resolve(self, requirements: dict[str, str]) -> dict[str, Any]:
+        return dict(await self._registry.ask("resolve", requirements))
+
+    async def load(self, name: str, constraint: str) -> dict[str, Any]:
+        return dict(await self._registry.ask("load", name, constraint))
+
+    async def call(self, name: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if self._caller is None:
+            self._caller = ModuleCaller(self._registry.handle)
+        return await self._caller.call(name, function, args, kwargs)
+
+    async def swap(self, name: str, constraint: str) -> dict[str, Any]:
+        return dict(await self._registry.ask("swap", name, constraint))
+
+    async def unload(self, name: str) -> None:
+        await self._registry.ask("unload", name)
+
+    async def yank(self, name: str, version: str) -> dict[str, Any]:
+        return dict(await self._registry.ask("yank", name, version))
+
+
+class ActorServices:
+    """The port `Services` over the service directory."""
+
+    def __init__(self) -> None:
+        self._directory = NamedActor(names.SERVICE_DIRECTORY)
+
+    async def services(self, capability: str | None) -> Sequence[Service]:
+        return list(await self._directory.ask("services", capability))
+
+    async def register(self, service: Service) -> Service:
+        registered: Service = await self._directory.ask("register", service)
+        return registered
+
+    async def renew(self, name: str) -> Service:
+        renewed: Service = await self._directory.ask("renew", name)
+        return renewed
+
+    async def unregister(self, name: str) -> None:
+        await self._directory.ask("unregister", name)
+
+
+class AppFusion:
+    """The port `Fusion` over the Serve application of that name."""
+
+    def __init__(self, application: str) -> None:
+        self._application = application
+        self._handle: Any = None
+
+    async def process(self, request: MultimodalInput) -> FusionResult:
+        if self._handle is None:
+            self._handle = serve.get_app_handle(self._application)
+        result: FusionResult = await await_ref(self._handle.process.remote(request))
+        return result
+
+
+def cluster_ports(fusion_application: str) -> Ports:
+    """All ports of the gateway, over the cluster that this process belongs to."""
+    return Ports(
+        nodes=ActorNodes(),
+        resources=ActorResources(),
+        modules=ActorModules(),
+        fusion=AppFusion(fusion_application),
+        services=ActorServices(),
+    )

@@ -1,0 +1,174 @@
+"""The driver's client for asyncio: nodes, allocations, modules, fusion and services of a connected cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from noodle_ray.actors import ray_state
+from noodle_ray.actors.names import FUSION_APP
+from noodle_ray.actors.ports import (
+    ActorModules,
+    ActorNodes,
+    ActorResources,
+    ActorServices,
+    AppFusion,
+)
+from noodle_ray.fusion.inputs import MultimodalInput
+from noodle_ray.fusion.result import FusionResult
+from noodle_ray.modules.artefact import pack_module
+from noodle_ray.nodes.membership import Node
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.planner import Explanation
+from noodle_ray.resources import Demand
+from noodle_ray.services.directory import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An allocation that is held, ready for use by Ray tasks and actors."""
+
+    allocation: Allocation
+
+    @property
+    def id(self) -> str:
+        return self.allocation.id
+
+    @property
+    def node_id(self) -> str:
+        return self.allocation.node_id
+
+    def options(self) -> dict[str, Any]:
+        """Keywords for `.options(…)` of a Ray task or actor: runs it in this allocation, with all it holds."""
+        demand = self.allocation.demand
+        return {
+            "num_cpus": demand.cpus,
+            "num_gpus": demand.gpu_share or demand.gpus,
+            "memory": demand.memory or None,
+            "resources": dict(demand.custom) or None,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                ray_state.find_group(self.allocation.group), placement_group_bundle_index=0
+            ),
+        }
+
+
+class AsyncCluster:
+    """A connected cluster, for asyncio. Every method raises errors of noodle_ray.errors."""
+
+    def __init__(self) -> None:
+        self._nodes = ActorNodes()
+        self._resources = ActorResources()
+        self.modules = AsyncModules()
+        self.fusion = AsyncFusion()
+        self.services = AsyncServices()
+
+    async def nodes(self) -> list[Node]:
+        return await self._nodes.nodes()
+
+    async def cordon(self, node_id: str, cordoned: bool = True) -> Node:
+        """Places nothing new on the node, or again."""
+        return await self._nodes.cordon(node_id, cordoned)
+
+    async def resources(self) -> dict[str, Any]:
+        """Totals of the fleet: what there is, what is held, what others use, and the allocation efficiency."""
+        return await self._resources.totals()
+
+    async def allocations(self) -> list[Allocation]:
+        return await self._resources.allocations()
+
+    @asynccontextmanager
+    async def allocate(self, demand: Demand, policy: str | None = None) -> AsyncIterator[Held]:
+        """Holds the demand for the length of the block. Raises DoesNotFit with the reason per dimension."""
+        held = await self.hold(demand, policy)
+        try:
+            yield held
+        finally:
+            await self.release(held.id)
+
+    async def hold(self, demand: Demand, policy: str | None = None) -> Held:
+        """Holds the demand until `release`, or until this Ray job ends."""
+        owner = f"job:{ray_state.runtime_job_id()}"
+        return Held(await self._resources.allocate(demand, policy, owner, None))
+
+    async def release(self, allocation_id: str) -> None:
+        await self._resources.release(allocation_id)
+
+    async def explain(self, allocation_id: str) -> Explanation:
+        """Which nodes were considered for it, with their scores."""
+        return await self._resources.explain(allocation_id)
+
+
+class AsyncModules:
+    """The module registry."""
+
+    def __init__(self) -> None:
+        self._registry = ActorModules()
+
+    async def publish(self, module: Path | str | bytes) -> dict[str, Any]:
+        """Publishes a module's directory, wheel, or packed archive. The same content twice is no error."""
+        archive = module if isinstance(module, bytes) else pack_module(Path(module))
+        return await self._registry.publish(archive)
+
+    async def list(self) -> Sequence[dict[str, Any]]:
+        return await self._registry.modules()
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        return await self._registry.describe(name)
+
+    async def resolve(self, requirements: Mapping[str, str]) -> dict[str, Any]:
+        """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable."""
+        return await self._registry.resolve(dict(requirements))
+
+    async def load(self, name: str, constraint: str = "") -> dict[str, Any]:
+        return await self._registry.load(name, constraint)
+
+    async def call(self, name: str, function: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function of a loaded module. Raises ModuleFailed with the module's own traceback."""
+        return await self._registry.call(name, function, list(args), kwargs)
+
+    async def swap(self, name: str, constraint: str = "") -> dict[str, Any]:
+        """Replaces the running version; calls in flight end on the old one."""
+        return await self._registry.swap(name, constraint)
+
+    async def unload(self, name: str) -> None:
+        await self._registry.unload(name)
+
+    async def yank(self, name: str, version: str) -> dict[str, Any]:
+        """Takes a version out of future resolutions; what runs goes on."""
+        return await self._registry.yank(name, version)
+
+
+class AsyncFusion:
+    """The fusion service."""
+
+    def __init__(self) -> None:
+        self._app = AppFusion(FUSION_APP)
+
+    async def process(self, request: MultimodalInput) -> FusionResult:
+        """One answer from any subset of text, audio, image and code."""
+        return await self._app.process(request)
+
+
+class AsyncServices:
+    """The service directory."""
+
+    def __init__(self) -> None:
+        self._directory = ActorServices()
+
+    async def list(self, capability: str | None = None) -> Sequence[Service]:
+        return await self._directory.services(capability)
+
+    async def register(self, service: Service) -> Service:
+        return await self._directory.register(service)
+
+    async def renew(self, name: str) -> Service:
+        return await self._directory.renew(name)
+
+    async def unregister(self, name: str) -> None:
+        await self._directory.unregister(name)

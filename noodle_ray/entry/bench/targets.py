@@ -1,0 +1,136 @@
+"""The project's promises beside what is measured just now, on a cluster started for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+
+from noodle_ray.entry import launch, ray_process
+from noodle_ray.entry.bench.report import Row
+from noodle_ray.entry.bench.timing import milliseconds, percentile
+from noodle_ray.entry.cli.output import say
+from noodle_ray.entry.client import Cluster, connect
+from noodle_ray.entry.cluster_file import StartedProcess, read_token
+from noodle_ray.entry.local_cluster import LocalCluster, local_cluster
+from noodle_ray.resources import Demand
+
+CALLS = 300
+LOADS = 10
+REQUESTS = 30
+
+LATER = (
+    Row(metric="allocation_efficiency_percent", value=None, unit="%", goal=90, better="higher"),
+    Row(metric="uptime_percent", value=None, unit="%", goal=99.9, better="higher"),
+    Row(metric="selective_accuracy_percent", value=None, unit="%", goal=95, better="higher"),
+)
+"""Promises that take a benchmark of their own; until there is one they have no figure."""
+
+
+def measure(seconds: float) -> list[Row]:
+    """Every row of the table. `seconds`: how long CPU use is watched, with and without us."""
+    rows = []
+    with local_cluster(launch.UpOptions(), say) as cluster:
+        say("measuring calls, allocations, loads and fusion")
+        with connect() as client:
+            rows += list(_calls(client))
+            rows += list(_http_calls(cluster))
+            rows += list(_allocations(client))
+            rows += list(_loads(client))
+            rows += list(_fusion(client))
+    rows += _monitoring(seconds)
+    return [*rows, *LATER]
+
+
+def _calls(client: Cluster) -> Iterator[Row]:
+    taken = milliseconds(client.nodes, CALLS)
+    for percent in (50, 99):
+        context: dict[str, str | int | float] = {"from": "driver", "to": "node manager", "calls": CALLS}
+        yield Row(
+            metric=f"service_call_ms_p{percent}", value=percentile(taken, percent), unit="ms", goal=100, context=context
+        )
+
+
+def _http_calls(cluster: LocalCluster) -> Iterator[Row]:
+    header = {"Authorization": f"Bearer {read_token(cluster.settings.state_dir)}"}
+    with httpx.Client(base_url=cluster.file.gateway_url, headers=header, timeout=30) as http:
+        taken = milliseconds(lambda: http.get("/api/distributed/nodes").raise_for_status(), CALLS)
+    for percent in (50, 99):
+        context: dict[str, str | int | float] = {"from": "HTTP client", "to": "node manager", "calls": CALLS}
+        yield Row(
+            metric=f"service_call_ms_p{percent}", value=percentile(taken, percent), unit="ms", goal=100, context=context
+        )
+
+
+def _allocations(client: Cluster) -> Iterator[Row]:
+    demand = Demand(cpus=0.5, memory="64MiB")
+
+    def allocate_and_release() -> None:
+        client.release(client.hold(demand).id)
+
+    taken = milliseconds(allocate_and_release, 50)
+    for percent in (50, 99):
+        yield Row(metric=f"allocate_and_release_ms_p{percent}", value=percentile(taken, percent), unit="ms")
+
+
+def _loads(client: Cluster) -> Iterator[Row]:
+    for directory in sorted(EXAMPLE_MODULES.glob("*/*/pyproject.toml")):
+        client.modules.publish(directory.parent)
+    taken = []
+    for _ in range(LOADS):
+        start = time.perf_counter()
+        client.modules.load("wordcount")
+        taken.append((time.perf_counter() - start) * 1000)
+        client.modules.unload("wordcount")
+        time.sleep(2)  # lets the warm host that was taken be replaced, as between two loads of a real day
+    for percent in (50, 90):
+        yield Row(
+            metric=f"module_load_ms_p{percent}",
+            value=percentile(taken, percent),
+            unit="ms",
+            goal=100,
+            context={"host": "warm"},
+        )
+
+
+def _fusion(client: Cluster) -> Iterator[Row]:
+    request = demonstration_request()
+    taken = milliseconds(lambda: client.fusion.process(request), REQUESTS)
+    used = len(client.fusion.process(request).modalities_used)
+    for percent in (50, 95):
+        yield Row(
+            metric=f"fusion_ms_p{percent}",
+            value=percentile(taken, percent),
+            unit="ms",
+            goal=200,
+            context={"modalities": used, "candidates": len(request.candidates), "requests": REQUESTS},
+        )
+
+
+def _monitoring(seconds: float) -> list[Row]:
+    """CPU that the control actors and agents take, as the difference between two watches of one idle Ray."""
+    say(f"watching bare Ray, then Ray with noodle-ray's actors, {seconds:g} s each")
+    with bare_ray() as (settings, address, head):
+        bare = _cpu_percent(head, seconds)
+        with launch.driver(address):
+            from noodle_ray.entry.components import start_actors
+
+            start_actors(settings)
+            time.sleep(5)
+            ours = _cpu_percent(head, seconds)
+    context: dict[str, str | int | float] = {"idle_ray_percent": round(bare, 2), "with_noodle_percent": round(ours, 2)}
+    return [Row(metric="monitoring_overhead_percent", value=max(ours - bare, 0.0), unit="%", goal=5, context=context)]
+
+
+def _cpu_percent(head: StartedProcess, seconds: float) -> float:
+    """Share of this machine's CPU that the node's processes took over the time."""
+    before, start = _cpu_seconds(head), time.monotonic()
+    time.sleep(seconds)
+    return (_cpu_seconds(head) - before) / (time.monotonic() - start) / (psutil.cpu_count() or 1) * 100
+
+
+def _cpu_seconds(head: StartedProcess) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in ray_process.session_members(head.pid))

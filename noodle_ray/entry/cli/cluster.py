@@ -1,0 +1,169 @@
+"""noodle up · down · attach · status · node add · cordon: the cluster as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from noodle_ray.entry.cli.output import AsJson, console, print_json, print_table, say
+from noodle_ray.errors import InvalidInput
+from noodle_ray.nodes.membership import Node
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.resources import NodeResources, format_bytes, from_units
+from noodle_ray.settings import read_settings
+
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: the usual port where it is free, else any.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(down)
+    app.command()(attach)
+    app.command()(status)
+    app.command()(cordon)
+    app.command()(uncordon)
+    node = typer.Typer(help="Nodes on this machine.", no_args_is_help=True)
+    node.command("add")(add_node)
+    app.add_typer(node, name="node")
+
+
+def up(
+    port: Port = 0,
+    dashboard_port: Port = 0,
+    gateway_port: Port = 0,
+    cpus: Annotated[int | None, typer.Option(min=0, help="CPUs of the head; default: this machine's.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Start Ray and noodle-ray on this machine."""
+    from noodle_ray.entry import launch
+
+    settings = read_settings()
+    options = launch.UpOptions(port, dashboard_port, gateway_port, launch.head_options(cpus))
+    cluster = launch.up(settings, options, say)
+    if json:
+        print_json(cluster)
+        return
+    console.print(f"noodle-ray runs at [bold]{cluster.address}[/bold]")
+    console.print(f"  gateway    {cluster.gateway_url}  (token: {settings.state_dir / 'token'})", highlight=False)
+    console.print(f"  dashboard  {cluster.dashboard_url}  (same token)", highlight=False)
+    console.print(f"  ports open on all interfaces: {', '.join(launch.open_ports(cluster))}", highlight=False)
+
+
+def down(json: AsJson = False) -> None:
+    """End what `up` started, or take off what `attach` installed; nothing else."""
+    from noodle_ray.entry import launch
+
+    ended = launch.down(read_settings(), say)
+    if json:
+        print_json({"ended_processes": ended})
+    else:
+        console.print(f"ended {ended} processes", highlight=False)
+
+
+def attach(
+    address: Annotated[str, typer.Argument(help="The running Ray's address, HOST:PORT.")],
+    gateway_port: Port = 0,
+    json: AsJson = False,
+) -> None:
+    """Install noodle-ray onto a Ray that already runs."""
+    from noodle_ray.entry import launch
+
+    cluster, costs = launch.attach(read_settings(), address, gateway_port, say)
+    if json:
+        print_json({"cluster": cluster, "settings_left": [asdict(left) for left in costs]})
+        return
+    console.print(f"noodle-ray is installed on {cluster.address}; gateway {cluster.gateway_url}", highlight=False)
+    rows = [[left.setting, left.there, left.ours, left.cost] for left in costs]
+    print_table("Left as this Ray was started", ["setting", "there", "ours", "what that costs"], rows)
+
+
+def status(json: AsJson = False) -> None:
+    """Show nodes, resources and allocations."""
+    from noodle_ray.entry.client import connect
+
+    with connect() as cluster:
+        nodes, totals, allocations = cluster.nodes(), cluster.resources(), cluster.allocations()
+    if json:
+        print_json({"nodes": nodes, "resources": totals, "allocations": allocations})
+        return
+    print_nodes(nodes)
+    print_totals(totals)
+    print_allocations(allocations)
+
+
+def print_nodes(nodes: list[Node]) -> None:
+    rows = [[*_identity(node), *_amounts(node), *_use(node)] for node in nodes]
+    print_table("Nodes", ["node", "id", "state", "CPU", "memory", "GPU", "CPU used", "memory used"], rows)
+    if any(node.pretended for node in nodes):
+        console.print("* pretended: declared for a demonstration; this machine has no such GPU", style="dim")
+
+
+def _identity(node: Node) -> list[str]:
+    return [node.name, node.id[:8], f"{node.state}{', cordoned' if node.cordoned else ''}"]
+
+
+def _amounts(node: Node) -> list[str]:
+    has = node.resources
+    gpus = f"{has.gpus} × {has.accelerator_type or 'GPU'}{' *' if node.pretended else ''}" if has.gpus else "-"
+    return [f"{from_units(has.cpu_units):g}", format_bytes(has.memory_bytes), gpus]
+
+
+def _use(node: Node) -> list[str]:
+    if node.metrics is None:
+        return ["?", "?"]
+    return [f"{node.metrics.cpu_used_ratio:.0%}", f"{node.metrics.memory_used_ratio:.0%}"]
+
+
+def print_totals(totals: dict[str, Any]) -> None:
+    print_table("Resources", ["", *totals], [])
+
+
+def print_allocations(allocations: list[Allocation]) -> None:
+    rows = [
+        [a.id, a.state, a.node_id[:8], str(a.demand), ",".join(map(str, a.gpu_indices)) or "-", a.owner or "-"]
+        for a in allocations
+    ]
+    print_table("Allocations", ["allocation", "state", "node", "demand", "GPU index", "owner"], rows)
+
+
+def cordon(node: Annotated[str, typer.Argument(help="A node's id, or the start of it, or its name.")]) -> None:
+    """Place nothing new on a node."""
+    _set_cordon(node, True)
+
+
+def uncordon(node: Annotated[str, typer.Argument(help="A node's id, or the start of it, or its name.")]) -> None:
+    """Place new work on a node again."""
+    _set_cordon(node, False)
+
+
+def _set_cordon(given: str, cordoned: bool) -> None:
+    from noodle_ray.entry.client import connect
+    from noodle_ray.errors import NotFound
+
+    with connect() as cluster:
+        nodes = cluster.nodes()
+        found = [node for node in nodes if given == node.name or node.id.startswith(given)]
+        if len(found) != 1:
+            raise NotFound("node" if not found else "single node", given, [f"{n.name} ({n.id[:8]})" for n in nodes])
+        node = cluster.cordon(found[0].id, cordoned)
+    console.print(f"{node.name} ({node.id[:8]}) is {'cordoned' if cordoned else 'open'}", highlight=False)
+
+
+def add_node(
+    cpus: Annotated[int, typer.Option(min=0)] = 1,
+    gpus: Annotated[int, typer.Option(min=0)] = 0,
+    memory: Annotated[str, typer.Option(help='Such as "8GiB".')] = "1GiB",
+    accelerator_type: Annotated[str, typer.Option(help="Such as A100.")] = "",
+    name: Annotated[str, typer.Option()] = "",
+    pretend: Annotated[bool, typer.Option(help="Declare GPUs that are not there, marked as such.")] = False,
+) -> None:
+    """Start one more Ray node on this machine, joined to the cluster that `up` started."""
+    from noodle_ray.entry import launch
+
+    if gpus and not pretend:
+        raise InvalidInput.of("gpus", "give --pretend to declare GPUs by hand; real ones are found by Ray", gpus)
+    resources = NodeResources.of(cpus, memory, gpus, accelerator_type=accelerator_type or None)
+    address = launch.add_node(read_settings(), name, resources, pretend, say)
+    console.print(f"node {name or address} runs at {address}", highlight=False)

@@ -1,0 +1,128 @@
+"""noodle module …: publish, resolve, load, call, swap and unload versioned modules."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from noodle_ray.entry.cli.output import AsJson, console, print_json, print_table
+from noodle_ray.errors import InvalidInput
+
+app = typer.Typer(help="Versioned modules: publish, load, call, swap.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The module's name.")]
+Constraint = Annotated[str, typer.Argument(help='Which versions, such as ">=1.2,<2"; default: the newest.')]
+
+
+def _connected() -> Any:
+    from noodle_ray.entry.client import connect
+
+    return connect()
+
+
+@app.command()
+def publish(
+    directory: Annotated[Path, typer.Argument(help="The module's directory or wheel.")], json: AsJson = False
+) -> None:
+    """Publish a module. The same content twice is no error; other content under a published version is."""
+    with _connected() as cluster:
+        published = cluster.modules.publish(directory)
+    _print_one(published, json)
+
+
+@app.command("list")
+def list_modules(json: AsJson = False) -> None:
+    """List the published modules."""
+    with _connected() as cluster:
+        modules = cluster.modules.list()
+    if json:
+        print_json(modules)
+        return
+    columns = list(modules[0]) if modules else []
+    print_table("Modules", columns, [[_cell(value) for value in module.values()] for module in modules])
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Show one module: its versions, and what is loaded."""
+    with _connected() as cluster:
+        print_json(cluster.modules.describe(name))
+
+
+@app.command()
+def resolve(
+    requirements: Annotated[list[str], typer.Argument(help='Such as "wordcount>=1,<2".')], json: AsJson = False
+) -> None:
+    """Find exact versions for requirements, or say why there are none."""
+    with _connected() as cluster:
+        lock = cluster.modules.resolve(dict(_requirement(text) for text in requirements))
+    _print_one(lock, json)
+
+
+def _requirement(text: str) -> tuple[str, str]:
+    cut = next((place for place, letter in enumerate(text) if letter in "<>=!~"), len(text))
+    return text[:cut].strip(), text[cut:].strip()
+
+
+@app.command()
+def load(name: Name, constraint: Constraint = "", json: AsJson = False) -> None:
+    """Load a module and what it depends on, on a placed host."""
+    with _connected() as cluster:
+        loaded = cluster.modules.load(name, constraint)
+    _print_one(loaded, json)
+
+
+@app.command()
+def call(
+    name: Name,
+    function: Annotated[str, typer.Argument()],
+    arguments: Annotated[str, typer.Argument(help="A JSON list of arguments, or an object of named ones.")] = "[]",
+) -> None:
+    """Call a function of a loaded module; prints the result as JSON."""
+    try:
+        given = json_format.loads(arguments)
+    except json_format.JSONDecodeError as error:
+        raise InvalidInput.of("arguments", f"must be JSON: {error}", arguments) from None
+    if not isinstance(given, list | dict):
+        raise InvalidInput.of("arguments", "must be a JSON list or object", arguments)
+    args, kwargs = (given, {}) if isinstance(given, list) else ([], given)
+    with _connected() as cluster:
+        print_json(cluster.modules.call(name, function, *args, **kwargs))
+
+
+@app.command()
+def swap(name: Name, constraint: Constraint = "", json: AsJson = False) -> None:
+    """Replace the running version; calls in flight end on the old one."""
+    with _connected() as cluster:
+        swapped = cluster.modules.swap(name, constraint)
+    _print_one(swapped, json)
+
+
+@app.command()
+def unload(name: Name) -> None:
+    """End a loaded module."""
+    with _connected() as cluster:
+        cluster.modules.unload(name)
+    console.print(f"{name} is unloaded", highlight=False)
+
+
+@app.command()
+def yank(name: Name, version: Annotated[str, typer.Argument()], json: AsJson = False) -> None:
+    """Take a version out of future resolutions; what runs goes on."""
+    with _connected() as cluster:
+        yanked = cluster.modules.yank(name, version)
+    _print_one(yanked, json)
+
+
+def _print_one(value: dict[str, Any], json: bool) -> None:
+    if json:
+        print_json(value)
+    else:
+        print_table("", ["", ""], [[key, _cell(item)] for key, item in value.items()])
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json_format.dumps(value)

@@ -1,0 +1,178 @@
+"""The driver's client: what `noodle_ray.connect()` gives, synchronous, with the same for asyncio under `.aio`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+
+from noodle_ray.entry.aio import AsyncCluster, Held
+from noodle_ray.entry.cluster_file import read_cluster, token_path
+from noodle_ray.entry.loop_thread import LoopThread
+from noodle_ray.errors import Unavailable
+from noodle_ray.fusion.inputs import MultimodalInput
+from noodle_ray.fusion.result import FusionResult
+from noodle_ray.nodes.membership import Node
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.planner import Explanation
+from noodle_ray.resources import Demand
+from noodle_ray.services.directory import Service
+from noodle_ray.settings import Settings, read_settings
+
+
+def connect(address: str | None = None) -> Cluster:
+    """Connects this driver to a cluster: the one at the address, RAY_ADDRESS's, or the one `noodle up` started here.
+
+    Uses the Ray connection that the process already has. Raises NotFound where there is no cluster to be found,
+    Unavailable where it does not answer or noodle-ray is not installed on it.
+    """
+    started_here = not ray.is_initialized()
+    if started_here:
+        _connect_ray(address or os.environ.get("RAY_ADDRESS"), read_settings())
+    return Cluster(owns_ray=started_here)
+
+
+def _connect_ray(address: str | None, settings: Settings) -> None:
+    token = token_path(settings.state_dir)
+    if token.exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
+    target = address or read_cluster(settings.state_dir).address
+    try:
+        ray.init(address=target, namespace="noodle", log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Unavailable(f"no Ray cluster answers at {target}: {error}") from error
+
+
+class Cluster:
+    """A connected cluster. Use it in a `with` block, or call `close`; methods raise errors of noodle_ray.errors."""
+
+    def __init__(self, owns_ray: bool) -> None:
+        self._owns_ray = owns_ray
+        self._loop = LoopThread("noodle-ray-client")
+        self.aio = AsyncCluster()
+        self.modules = Modules(self)
+        self.fusion = Fusion(self)
+        self.services = Services(self)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; frees nothing by itself, but Ray ends the job, and with it go what it holds."""
+        self._loop.close()
+        if self._owns_ray:
+            ray.shutdown()
+
+    def nodes(self) -> list[Node]:
+        return self._loop.run(self.aio.nodes())
+
+    def cordon(self, node_id: str, cordoned: bool = True) -> Node:
+        """Places nothing new on the node, or again."""
+        return self._loop.run(self.aio.cordon(node_id, cordoned))
+
+    def resources(self) -> dict[str, Any]:
+        """Totals of the fleet: what there is, what is held, what others use, and the allocation efficiency."""
+        return self._loop.run(self.aio.resources())
+
+    def allocations(self) -> list[Allocation]:
+        return self._loop.run(self.aio.allocations())
+
+    @contextmanager
+    def allocate(self, demand: Demand, policy: str | None = None) -> Iterator[Held]:
+        """Holds the demand for the length of the block. Raises DoesNotFit with the reason per dimension."""
+        held = self.hold(demand, policy)
+        try:
+            yield held
+        finally:
+            self.release(held.id)
+
+    def hold(self, demand: Demand, policy: str | None = None) -> Held:
+        """Holds the demand until `release`, or until this Ray job ends."""
+        return self._loop.run(self.aio.hold(demand, policy))
+
+    def release(self, allocation_id: str) -> None:
+        self._loop.run(self.aio.release(allocation_id))
+
+    def explain(self, allocation_id: str) -> Explanation:
+        """Which nodes were considered for it, with their scores."""
+        return self._loop.run(self.aio.explain(allocation_id))
+
+
+class Modules:
+    """The module registry, synchronous."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._run, self._aio = cluster._loop.run, cluster.aio.modules
+
+    def publish(self, module: Path | str | bytes) -> dict[str, Any]:
+        """Publishes a module's directory, wheel, or packed archive. The same content twice is no error."""
+        return self._run(self._aio.publish(module))
+
+    def list(self) -> Sequence[dict[str, Any]]:
+        return self._run(self._aio.list())
+
+    def describe(self, name: str) -> dict[str, Any]:
+        return self._run(self._aio.describe(name))
+
+    def resolve(self, requirements: Mapping[str, str]) -> dict[str, Any]:
+        """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable."""
+        return self._run(self._aio.resolve(requirements))
+
+    def load(self, name: str, constraint: str = "") -> dict[str, Any]:
+        return self._run(self._aio.load(name, constraint))
+
+    def call(self, name: str, function: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function of a loaded module. Raises ModuleFailed with the module's own traceback."""
+        return self._run(self._aio.call(name, function, *args, **kwargs))
+
+    def swap(self, name: str, constraint: str = "") -> dict[str, Any]:
+        """Replaces the running version; calls in flight end on the old one."""
+        return self._run(self._aio.swap(name, constraint))
+
+    def unload(self, name: str) -> None:
+        self._run(self._aio.unload(name))
+
+    def yank(self, name: str, version: str) -> dict[str, Any]:
+        """Takes a version out of future resolutions; what runs goes on."""
+        return self._run(self._aio.yank(name, version))
+
+
+class Fusion:
+    """The fusion service, synchronous."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._run, self._aio = cluster._loop.run, cluster.aio.fusion
+
+    def process(self, request: MultimodalInput) -> FusionResult:
+        """One answer from any subset of text, audio, image and code."""
+        return self._run(self._aio.process(request))
+
+
+class Services:
+    """The service directory, synchronous."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._run, self._aio = cluster._loop.run, cluster.aio.services
+
+    def list(self, capability: str | None = None) -> Sequence[Service]:
+        return self._run(self._aio.list(capability))
+
+    def register(self, service: Service) -> Service:
+        return self._run(self._aio.register(service))
+
+    def renew(self, name: str) -> Service:
+        return self._run(self._aio.renew(name))
+
+    def unregister(self, name: str) -> None:
+        self._run(self._aio.unregister(name))

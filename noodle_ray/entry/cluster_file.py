@@ -1,0 +1,94 @@
+"""The cluster file: what `noodle up` or `noodle attach` started here, so that others find it and `down` ends just that."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import psutil
+from pydantic import ValidationError
+
+from noodle_ray.errors import CorruptData, NotFound
+from noodle_ray.model import Model
+
+
+class StartedProcess(Model):
+    """A process that we started: its start time tells it from a later one with the same number."""
+
+    pid: int
+    started_at: float
+    role: str
+    node_address: str
+
+    @classmethod
+    def of(cls, pid: int, role: str, node_address: str) -> StartedProcess:
+        return cls(pid=pid, started_at=psutil.Process(pid).create_time(), role=role, node_address=node_address)
+
+    def is_running(self) -> bool:
+        try:
+            process = psutil.Process(self.pid)
+            return process.create_time() == self.started_at and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+class ClusterFile(Model):
+    """Where the cluster is and what of it is ours."""
+
+    address: str
+    dashboard_url: str
+    gateway_url: str
+    runtime_dir: Path
+    attached: bool = False
+    processes: tuple[StartedProcess, ...] = ()
+
+    def save(self, state_dir: Path) -> None:
+        path = cluster_path(state_dir)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(self.model_dump_json(indent=2))
+        scratch.replace(path)
+
+
+def cluster_path(state_dir: Path) -> Path:
+    return state_dir / "cluster.json"
+
+
+def read_cluster(state_dir: Path) -> ClusterFile:
+    """What was started from this state directory. Raises NotFound, or CorruptData where the file is no cluster file."""
+    path = cluster_path(state_dir)
+    try:
+        return ClusterFile.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise NotFound("running cluster", str(state_dir)) from None
+    except ValidationError as error:
+        raise CorruptData(
+            f"{path} is no cluster file: {error.error_count()} faults; `noodle up` writes a new one"
+        ) from None
+
+
+def token_path(state_dir: Path) -> Path:
+    """The cluster token: Ray's own authentication and the gateway's bearer token."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or state_dir / "token")
+
+
+def ensure_token(state_dir: Path) -> Path:
+    """Makes the token on first use, readable by its owner only, and gives its path."""
+    path = token_path(state_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    path.chmod(0o600)
+    return path
+
+
+def read_token(state_dir: Path) -> str:
+    """The token. Raises NotFound with the place where it was looked for."""
+    path = token_path(state_dir)
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        raise NotFound("cluster token", str(path)) from None

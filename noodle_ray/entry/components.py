@@ -1,0 +1,84 @@
+"""Our actors and Serve applications on a running Ray: which there are, how they are started, wired and ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import ray
+from ray import serve
+
+from noodle_ray.actors import names
+from noodle_ray.actors.gateway import gateway_application
+from noodle_ray.actors.module_registry import ModuleRegistry
+from noodle_ray.actors.node_manager import NodeManager
+from noodle_ray.actors.ray_errors import get
+from noodle_ray.actors.service_directory import ServiceDirectory
+from noodle_ray.fusion_models.deployments import build_application
+from noodle_ray.services.directory import Service
+from noodle_ray.settings import Settings
+
+START_TIMEOUT_S = 120.0
+
+
+def start_actors(settings: Settings) -> None:
+    """Starts the control actors side by side, or finds those that run; returns when all answer."""
+    actors = [
+        ray.remote(kind).options(**names.on_the_head(name)).remote(settings)
+        for name, kind in (
+            (names.NODE_MANAGER, NodeManager),
+            (names.MODULE_REGISTRY, ModuleRegistry),
+            (names.SERVICE_DIRECTORY, ServiceDirectory),
+        )
+    ]
+    for actor in actors:
+        get(actor.ping.remote(), timeout_s=START_TIMEOUT_S)
+
+
+def start_applications(settings: Settings, gateway_url: str, read_token: Callable[[], str]) -> None:
+    """Deploys the encoders and the gateway, and returns when both serve."""
+    url = urlsplit(gateway_url)
+    serve.start(proxy_location="HeadOnly", http_options={"host": url.hostname, "port": url.port})
+    serve.run(build_application(settings), name=names.FUSION_APP, route_prefix=None)
+    serve.run(gateway_application(settings, read_token), name=names.GATEWAY_APP, route_prefix="/")
+
+
+def register_components(gateway_url: str) -> None:
+    """Every component's entry in the service directory."""
+    directory = ray.get_actor(names.SERVICE_DIRECTORY, names.NAMESPACE)
+    for service in component_services(gateway_url):
+        get(directory.register.remote(service), timeout_s=START_TIMEOUT_S)
+
+
+def component_services(gateway_url: str) -> list[Service]:
+    """What this release's components offer, as the directory keeps it."""
+
+    def component(name: str, address: str, *capabilities: str) -> Service:
+        return Service(
+            name=name, kind="component", address=address, capabilities=capabilities, registered_at=time.time()
+        )
+
+    return [
+        component(
+            names.NODE_MANAGER, f"actor:{names.NODE_MANAGER}", "nodes.read", "nodes.cordon", "resources.allocate"
+        ),
+        component(
+            names.MODULE_REGISTRY, f"actor:{names.MODULE_REGISTRY}", "modules.publish", "modules.load", "modules.call"
+        ),
+        component(names.SERVICE_DIRECTORY, f"actor:{names.SERVICE_DIRECTORY}", "services.register", "services.find"),
+        component(names.FUSION_APP, f"serve:{names.FUSION_APP}", "fusion.embed", "fusion.choose"),
+        component(names.GATEWAY_APP, gateway_url, "http.api"),
+    ]
+
+
+def stop_components() -> int:
+    """Takes our applications and actors off the cluster and leaves the rest alone. Gives how many actors ended."""
+    for application in (names.GATEWAY_APP, names.FUSION_APP):
+        serve.delete(application)
+    ended = 0
+    for entry in ray.util.list_named_actors(all_namespaces=True):
+        if entry["namespace"] == names.NAMESPACE:
+            ray.kill(ray.get_actor(entry["name"], names.NAMESPACE), no_restart=True)
+            ended += 1
+    return ended

@@ -1,0 +1,258 @@
+"""The composition root: starts Ray, our actors and Serve applications, wires them, and ends what it started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from noodle_ray.entry import ray_process
+from noodle_ray.entry.cluster_file import (
+    ClusterFile,
+    cluster_path,
+    ensure_token,
+    read_cluster,
+    read_token,
+    token_path,
+)
+from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.errors import Conflict, NoodleError, Unavailable
+from noodle_ray.resources import NodeResources, to_units
+from noodle_ray.settings import Settings
+
+Progress = Callable[[str], None]
+"""Told, in a few words, what is being done now."""
+
+HEAD_ADDRESS = "127.0.0.2"  # Ray reads 127.0.0.1 as "find this host's own address", and then listens on that
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What `noodle up` was asked for. A port of 0 means: the usual one where it is free, else any."""
+
+    port: int = 0
+    dashboard_port: int = 0
+    gateway_port: int = 0
+    head: NodeOptions = field(default_factory=lambda: head_options(None))
+    workers: tuple[NodeOptions, ...] = ()
+
+
+def head_options(cpus: int | None) -> NodeOptions:
+    """The head on this machine: with all its CPUs and GPUs as Ray finds them, or with that many CPUs."""
+    resources = None if cpus is None else NodeResources(cpu_units=to_units(cpus))
+    return NodeOptions(HEAD_ADDRESS, "head", resources)
+
+
+def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFile:
+    """Starts a cluster on this machine. Raises Conflict where one of this state directory runs, or a port is taken."""
+    _refuse_if_running(settings)
+    token_file = ensure_token(settings.state_dir)
+    runtime_dir = ray_process.runtime_dir_for(settings.state_dir)
+    environment = ray_process.ray_environment(settings, token_file, runtime_dir)
+    port, dashboard_port, gateway_port = (
+        _choose_port(options.port, 6379),
+        _choose_port(options.dashboard_port, 8265, "127.0.0.1"),
+        _choose_port(options.gateway_port, 8000, "127.0.0.1"),
+    )
+    progress("starting Ray")
+    head = ray_process.start_head(options.head, port, dashboard_port, environment, _logs(settings))
+    cluster = ClusterFile(
+        address=f"{options.head.address}:{port}",
+        dashboard_url=f"http://127.0.0.1:{dashboard_port}",
+        gateway_url=f"http://127.0.0.1:{gateway_port}",
+        runtime_dir=runtime_dir,
+        processes=(head,),
+    )
+    cluster.save(settings.state_dir)
+    try:
+        cluster = add_nodes(settings, cluster, options.workers, environment, progress)
+        os.environ.update(environment)
+        install(settings, cluster, progress)
+    except BaseException:
+        down(settings, progress)
+        raise
+    return cluster
+
+
+def _refuse_if_running(settings: Settings) -> None:
+    try:
+        cluster = read_cluster(settings.state_dir)
+    except NoodleError:
+        return
+    if cluster.attached or any(process.is_running() for process in cluster.processes):
+        raise Conflict(f"a cluster of {settings.state_dir} is running at {cluster.address}; `noodle down` ends it")
+
+
+def _choose_port(asked: int, usual: int, host: str = "") -> int:
+    return ray_process.require_port(asked, host) if asked else ray_process.free_port(usual, host)
+
+
+def _logs(settings: Settings) -> Path:
+    return settings.state_dir / "logs"
+
+
+def add_nodes(
+    settings: Settings,
+    cluster: ClusterFile,
+    nodes: tuple[NodeOptions, ...],
+    environment: Mapping[str, str],
+    progress: Progress,
+) -> ClusterFile:
+    """Starts more Ray nodes on this machine, side by side, and notes them in the cluster file."""
+    if not nodes:
+        return cluster
+    progress(f"starting {len(nodes)} more node{'s' if len(nodes) > 1 else ''}")
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        started = [
+            pool.submit(ray_process.start_worker, node, cluster.address, environment, _logs(settings)) for node in nodes
+        ]
+    processes = [future.result() for future in started if future.exception() is None]
+    cluster = cluster.model_copy(update={"processes": (*cluster.processes, *processes)})
+    cluster.save(settings.state_dir)
+    for future in started:
+        future.result()
+    return cluster
+
+
+def next_address(cluster: ClusterFile) -> str:
+    """A loopback address that no node of ours has: every Ray node on one machine needs its own."""
+    taken = {process.node_address for process in cluster.processes}
+    for last in range(2, 255):
+        if (address := f"127.0.0.{last}") not in taken:
+            return address
+    raise Conflict("there are 253 nodes on this machine already")
+
+
+def add_node(settings: Settings, name: str, resources: NodeResources, pretended: bool, progress: Progress) -> str:
+    """Starts one more Ray node on this machine, joined to the cluster `up` started. Gives its address."""
+    cluster = read_cluster(settings.state_dir)
+    address = next_address(cluster)
+    environment = ray_process.ray_environment(settings, token_path(settings.state_dir), cluster.runtime_dir)
+    add_nodes(settings, cluster, (NodeOptions(address, name or address, resources, pretended),), environment, progress)
+    return address
+
+
+def install(settings: Settings, cluster: ClusterFile, progress: Progress) -> None:
+    """Puts our actors and applications onto a running Ray. The environment must hold the cluster's variables."""
+    with _driver(cluster.address):
+        from noodle_ray.entry import components
+
+        progress("starting the node manager, the module registry and the service directory")
+        components.start_actors(settings)
+        progress("starting the encoders and the gateway (the encoders load their models now)")
+        components.start_applications(settings, cluster.gateway_url, lambda: read_token(settings.state_dir))
+        components.register_components(cluster.gateway_url)
+
+
+@contextmanager
+def _driver(address: str) -> Iterator[None]:
+    import ray
+
+    try:
+        ray.init(address=address, namespace="noodle", log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def down(settings: Settings, progress: Progress) -> int:
+    """Ends what `up` started, or takes off what `attach` installed. Gives how many processes ended. Raises NotFound."""
+    cluster = read_cluster(settings.state_dir)
+    if cluster.attached:
+        progress("taking our actors and applications off the cluster")
+        ended = detach(settings, cluster)
+    else:
+        progress("ending Ray")
+        ended = sum(ray_process.stop(process) for process in reversed(cluster.processes))
+        ray_process.remove_runtime(cluster.runtime_dir, settings.state_dir / "gcs")
+    forget_running(settings)
+    cluster_path(settings.state_dir).unlink()
+    return ended
+
+
+def forget_running(settings: Settings) -> None:
+    """Drops from the store what ends with a cluster: nodes, allocations, loads, services. Modules stay published."""
+    from noodle_ray.records import Delete
+    from noodle_ray.store.database import Database
+
+    database = Database.open(settings.database)
+    try:
+        for table in ("allocations", "nodes", "loads", "services"):
+            database.apply(Delete(table, key) for key in database.load(table))
+    finally:
+        database.close()
+
+
+def detach(settings: Settings, cluster: ClusterFile) -> int:
+    """Takes what `attach` installed off a Ray that goes on running. Gives how many actors ended."""
+    _use_token(settings)
+    with _driver(cluster.address):
+        from noodle_ray.entry.components import stop_components
+
+        return stop_components()
+
+
+def attach(settings: Settings, address: str, gateway_port: int, progress: Progress) -> tuple[ClusterFile, list[Left]]:
+    """Installs onto a Ray that already runs. Gives the cluster, and what stays as that Ray was started."""
+    _refuse_if_running(settings)
+    _use_token(settings)
+    port = _choose_port(gateway_port, 8000, "127.0.0.1")
+    cluster = ClusterFile(
+        address=address,
+        dashboard_url="",
+        gateway_url=f"http://127.0.0.1:{port}",
+        runtime_dir=ray_process.runtime_dir_for(settings.state_dir),
+        attached=True,
+    )
+    with _driver(address):
+        left = settings_left()
+    install(settings, cluster, progress)
+    cluster.save(settings.state_dir)
+    return cluster, left
+
+
+def _use_token(settings: Settings) -> None:
+    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(ensure_token(settings.state_dir)))
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A setting of a Ray that others started, which differs from ours, and what that costs."""
+
+    setting: str
+    there: str
+    ours: str
+    cost: str
+
+
+_COSTS = {
+    "raylet_report_resources_period_milliseconds": "an allocation after another may wait up to a second",
+    "gcs_create_placement_group_retry_max_interval_ms": "an allocation that meets just-freed capacity waits longer",
+    "health_check_period_ms": "a dead node is known later",
+    "health_check_failure_threshold": "a dead node is known later",
+    "gcs_storage": "a head that dies forgets nodes, actors and groups",
+}
+
+
+def settings_left() -> list[Left]:
+    """Which of Ray's settings differ from those `noodle up` would have chosen, on the Ray this driver is connected to."""
+    from noodle_ray.actors.ray_state import system_config
+
+    there = system_config()
+    ours = ray_process.RAY_SETTINGS
+    return [
+        Left(name, str(there[name]), ours[f"RAY_{name}"], cost)
+        for name, cost in _COSTS.items()
+        if name in there and str(there[name]) != ours[f"RAY_{name}"]
+    ]
+
+
+def open_ports(cluster: ClusterFile) -> list[str]:
+    """What listens on every interface of this machine, as "port (process)": Ray offers no way to narrow these."""
+    return [f"{port} ({name})" for process in cluster.processes for port, name in ray_process.open_ports(process)]

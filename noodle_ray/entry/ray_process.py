@@ -1,0 +1,257 @@
+"""Ray's processes on this machine: started with the settings we measured, ended without touching another's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from noodle_ray.actors.ray_state import PRETENDED_LABEL
+from noodle_ray.entry.cluster_file import StartedProcess
+from noodle_ray.errors import Conflict, Unavailable
+from noodle_ray.resources import NodeResources, from_units
+from noodle_ray.settings import Settings
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 15.0
+_LONGEST_RUNTIME_DIR = 40  # Ray puts sockets some 60 characters below it, and a socket's path may have 107
+
+
+RAY_SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_gcs_storage": "rocksdb",  # the head's tables survive the head
+    # An allocation right after a release takes milliseconds with these, and up to a second without.
+    "RAY_raylet_report_resources_period_milliseconds": "10",
+    "RAY_gcs_resource_broadcast_max_batch_delay_ms": "0",
+    "RAY_gcs_create_placement_group_retry_min_interval_ms": "5",
+    "RAY_gcs_create_placement_group_retry_max_interval_ms": "20",
+    # A killed node is known after one to two seconds instead of twelve.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else ending a node waits 30 s for actors that stay by design
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # else handles break outside asyncio
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+}
+"""Ray's own settings, the same on every machine of a cluster of ours; cluster.yaml repeats them."""
+
+
+def ray_environment(settings: Settings, token_file: Path, runtime_dir: Path) -> dict[str, str]:
+    """The variables that every Ray process on this machine starts with."""
+    haproxy = runtime_dir / "haproxy"
+    return {
+        **RAY_SETTINGS,
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_TMPDIR": str(runtime_dir),
+        "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        **settings.environment(),
+    }
+
+
+def runtime_dir_for(state_dir: Path) -> Path:
+    """Where Ray's sockets and session logs lie: below the state directory, or in /tmp where that path is too long."""
+    inside = state_dir / "ray"
+    if len(str(inside)) <= _LONGEST_RUNTIME_DIR:
+        return inside
+    return Path(tempfile.gettempdir()) / f"noodle-{hashlib.sha256(str(state_dir).encode()).hexdigest()[:10]}"
+
+
+def free_port(preferred: int, host: str = "") -> int:
+    """The preferred port where nobody has it, else any free one."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise Conflict(f"no free port on {host or 'this machine'}")
+
+
+def require_port(port: int, host: str = "") -> int:
+    """Exactly this port. Raises Conflict where somebody has it."""
+    if free_port(port, host) != port:
+        raise Conflict(f"port {port} is taken on {host or 'this machine'}: choose another, or end what holds it")
+    return port
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What a Ray node on this machine is started with. `pretended`: its GPUs are declared, not there."""
+
+    address: str
+    name: str = ""
+    resources: NodeResources | None = None
+    pretended: bool = False
+    object_store_bytes: int = 200 * 2**20
+
+
+def start_head(
+    node: NodeOptions, port: int, dashboard_port: int, environment: Mapping[str, str], logs: Path
+) -> StartedProcess:
+    """Starts the head node in a session of its own and waits until it runs. Raises Unavailable with Ray's own words."""
+    options = [
+        "--head",
+        f"--port={port}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard_port}",
+        f"--ray-client-server-port={free_port(10001)}",
+    ]
+    return _start(node, options, "head", environment, logs)
+
+
+def start_worker(node: NodeOptions, cluster_address: str, environment: Mapping[str, str], logs: Path) -> StartedProcess:
+    """Starts one more node on this machine, joined to the cluster at the address. Raises Unavailable."""
+    return _start(node, [f"--address={cluster_address}"], "worker", environment, logs)
+
+
+def _start(
+    node: NodeOptions, options: list[str], role: str, environment: Mapping[str, str], logs: Path
+) -> StartedProcess:
+    logs.mkdir(parents=True, exist_ok=True)
+    Path(environment["RAY_TMPDIR"]).mkdir(parents=True, exist_ok=True)
+    log = logs / f"{role}-{node.address}.log"
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options, *_node_options(node)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,  # all that Ray starts below it carries this session's number: stop() goes by it
+        )
+    _wait_until_started(process, log, role)
+    return StartedProcess.of(process.pid, role, node.address)
+
+
+def _node_options(node: NodeOptions) -> list[str]:
+    options = [
+        f"--node-ip-address={node.address}",
+        f"--object-store-memory={node.object_store_bytes}",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--dashboard-agent-listen-port={free_port(52365)}",
+        "--disable-usage-stats",
+    ]
+    labels = {"noodle-ray.io/name": node.name} if node.name else {}
+    if node.pretended:
+        labels[PRETENDED_LABEL] = "true"
+    if node.resources is not None:
+        options += _amount_options(node.resources)
+        labels |= dict(node.resources.labels)
+        if node.resources.accelerator_type:
+            labels["ray.io/accelerator-type"] = node.resources.accelerator_type
+    if labels:
+        options.append("--labels=" + ",".join(f"{name}={value}" for name, value in sorted(labels.items())))
+    return options
+
+
+def _amount_options(resources: NodeResources) -> list[str]:
+    options = [f"--num-cpus={resources.cpu_units // 10_000}", f"--num-gpus={resources.gpus}"]
+    if resources.memory_bytes:
+        options.append(f"--memory={resources.memory_bytes}")
+    custom = {name: from_units(units) for name, units in sorted(resources.custom_units.items())}
+    if resources.accelerator_type:
+        custom[f"accelerator_type:{resources.accelerator_type}"] = 1
+    if custom:
+        options.append(f"--resources={json.dumps(custom)}")
+    return options
+
+
+def _wait_until_started(process: subprocess.Popen[bytes], log: Path, role: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        text = log.read_text(errors="replace")
+        if "Ray runtime started" in text:
+            return
+        if process.poll() is not None:
+            raise Unavailable(f"the {role} node did not start: {_last_line(text)} (log: {log})")
+        time.sleep(0.05)
+    stop_session(process.pid)
+    raise Unavailable(f"the {role} node did not start within {START_TIMEOUT_S:g} s (log: {log})")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def stop(process: StartedProcess) -> int:
+    """Ends a node that we started, and all that runs below it. Gives how many processes that were."""
+    if psutil.pid_exists(process.pid) and not process.is_running():
+        return 0  # the number is another's by now, which also means that nothing of our session is left
+    return stop_session(process.pid)
+
+
+def stop_session(session: int) -> int:
+    """Asks every process of the session to end, and makes those that have not after a while."""
+    members = _session_members(session)
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        for member in _session_members(session):
+            _send(member, kind)
+        _, alive = psutil.wait_procs(_session_members(session), timeout=STOP_TIMEOUT_S)
+        if not alive:
+            break
+    return len(members)
+
+
+def _send(process: psutil.Process, kind: signal.Signals) -> None:
+    try:
+        process.send_signal(kind)
+    except psutil.NoSuchProcess:
+        return  # it ended by itself meanwhile, which is what was wanted
+
+
+def _session_members(session: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            continue  # ended between listing and looking, or another user's
+    return members
+
+
+def open_ports(process: StartedProcess) -> list[tuple[int, str]]:
+    """The TCP ports on which the node's processes listen on every interface, with the process's name."""
+    found = set()
+    for member in _session_members(process.pid):
+        try:
+            for connection in member.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in ("0.0.0.0", "::"):  # noqa: S104
+                    found.add((connection.laddr.port, member.name()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # ended meanwhile, or not ours to look into
+    return sorted(found)
+
+
+def remove_runtime(runtime_dir: Path, gcs_dir: Path) -> None:
+    """Forgets Ray's session and tables: for a cluster that was ended for good."""
+    for directory in (runtime_dir, gcs_dir):
+        if directory.exists():
+            shutil.rmtree(directory)
