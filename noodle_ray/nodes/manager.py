@@ -375,6 +375,10 @@ class Manager:
             if allocation.state != "lost":
                 self._waiting_for_node[allocation.id] = event.at
             done += self._resume(allocation, allocation.group in event.groups)
+        for node_id in self._pool.node_ids:  # those that were seen before the rows were read
+            self._restore_holdings(node_id)
+            if node_id in self._cordoned_before:
+                done += self._keep_node(self._members.change(node_id, cordoned=True))
         ours = {allocation.group for allocation in self._allocations.values() if allocation.state != "lost"}
         for group in sorted(event.groups - ours):
             allocation_id, _, epoch = group.rpartition(".")

@@ -1,0 +1,332 @@
+"""The manager: an allocation's life, a node's, and starting again from what was kept."""
+
+from typing import Any
+
+import pytest
+
+from noodle_ray.errors import Conflict, DoesNotFit, NotFound, Unavailable
+from noodle_ray.nodes import events as ev
+from noodle_ray.nodes.instructions import (
+    CreateGroup,
+    Granted,
+    Instruction,
+    Keep,
+    Notice,
+    Refused,
+    Released,
+    RemoveGroup,
+)
+from noodle_ray.nodes.manager import Manager
+from noodle_ray.nodes.metrics import ResourceMetrics
+from noodle_ray.records import Delete, Put
+from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.settings import Settings
+
+SETTINGS = Settings(node_heartbeat_interval_ms=10_000, node_timeout_ms=60_000)
+ONE = Demand(cpus=1)
+METRICS = ResourceMetrics(
+    cpu_count=2,
+    cpu_used_ratio=0.5,
+    memory_total_bytes=100,
+    memory_used_bytes=50,
+    disk_total_bytes=100,
+    disk_used_bytes=20,
+    network_sent_bytes=0,
+    network_received_bytes=0,
+    taken_at=0.0,
+)
+
+
+def joined(node: str, at: float = 0.0, **resources: Any) -> ev.NodeJoined:
+    return ev.NodeJoined(node, node.upper(), "127.0.0.2", NodeResources.of(**(resources or {"cpus": 2})), False, at)
+
+
+def requested(key: str, demand: Demand = ONE, at: float = 0.0, **more: Any) -> ev.AllocationRequested:
+    return ev.AllocationRequested(key, demand, more.get("policy"), more.get("owner", ""), more.get("lease_s"), at)
+
+
+def manager_with(*nodes: str, **resources: Any) -> Manager:
+    manager = Manager(SETTINGS)
+    for node in nodes:
+        manager.handle(joined(node, **resources))
+    return manager
+
+
+def kinds(todo: list[Instruction]) -> list[str]:
+    return [type(instruction).__name__ for instruction in todo]
+
+
+def one(todo: list[Instruction], kind: type) -> Any:
+    (found,) = [instruction for instruction in todo if isinstance(instruction, kind)]
+    return found
+
+
+def held(manager: Manager, key: str, demand: Demand = ONE, **more: Any) -> None:
+    order = one(manager.handle(requested(key, demand, **more)), CreateGroup)
+    manager.handle(ev.GroupCreated(key, order.epoch, 0.0))
+
+
+def test_the_intent_is_kept_before_the_group_is_created() -> None:
+    manager = manager_with("n1")
+    todo = manager.handle(requested("a"))
+    assert kinds(todo) == ["Keep", "CreateGroup"]
+    assert todo[0].change.document["state"] == "reserving"  # type: ignore[union-attr]
+    assert todo[1] == CreateGroup("a", 1, "a.1", {"CPU": 1.0}, "n1")
+    todo = manager.handle(ev.GroupCreated("a", 1, 1.0))
+    assert kinds(todo) == ["Keep", "Granted"]
+    assert one(todo, Granted).allocation.state == "held"
+
+
+def test_capacity_comes_back_only_when_the_group_is_gone() -> None:
+    manager = manager_with("n1", cpus=1)
+    held(manager, "a")
+    todo = manager.handle(ev.ReleaseRequested("a", 1.0))
+    assert kinds(todo) == ["Keep", "RemoveGroup"]
+    assert kinds(manager.handle(requested("b"))) == ["Refused"]
+    todo = manager.handle(ev.GroupRemoved("a", 1, 2.0))
+    assert todo == [Keep(Delete("allocations", "a")), Released("a")]
+    assert kinds(manager.handle(requested("b"))) == ["Keep", "CreateGroup"]
+    with pytest.raises(NotFound):
+        manager.allocation("a")
+
+
+def test_what_does_not_fit_is_refused_and_leaves_nothing() -> None:
+    manager = manager_with("n1")
+    refused = one(manager.handle(requested("a", Demand(gpus=1))), Refused)
+    assert isinstance(refused.error, DoesNotFit)
+    refused = one(manager.handle(requested("a", policy="wurst")), Refused)
+    assert isinstance(refused.error, NotFound)
+    assert manager.allocations() == []
+
+
+def test_an_unknown_default_policy_is_refused_at_once() -> None:
+    with pytest.raises(NotFound, match="policy"):
+        Manager(SETTINGS, default_policy="wurst")
+
+
+def test_a_request_again_is_the_same_request() -> None:
+    manager = manager_with("n1")
+    manager.handle(requested("a"))
+    assert manager.handle(requested("a")) == []
+    manager.handle(ev.GroupCreated("a", 1, 0.0))
+    assert kinds(manager.handle(requested("a"))) == ["Granted"]
+    assert len(manager.allocations()) == 1
+
+
+def test_a_group_that_fails_is_tried_elsewhere_three_times() -> None:
+    manager = manager_with("n1", "n2", "n3", "n4")
+    nodes = []
+    todo = manager.handle(requested("a"))
+    for epoch in (1, 2, 3):
+        order = one(todo, CreateGroup)
+        assert order.epoch == epoch
+        nodes.append(order.node_id)
+        todo = manager.handle(ev.GroupFailed("a", epoch, "no room", 1.0))
+        assert one(todo, RemoveGroup).group == f"a.{epoch}"
+    assert len(set(nodes)) == 3
+    assert isinstance(one(todo, Refused).error, Unavailable)
+    assert manager.totals()["cpus"]["held"] == 0
+
+
+def test_a_group_that_fails_on_the_only_node_is_refused() -> None:
+    manager = manager_with("n1")
+    manager.handle(requested("a"))
+    todo = manager.handle(ev.GroupFailed("a", 1, "no room", 1.0))
+    assert kinds(todo) == ["RemoveGroup", "Notice", "Keep", "Refused"]
+    assert manager.allocations() == []
+
+
+def test_late_news_of_an_old_home_changes_nothing() -> None:
+    manager = manager_with("n1", "n2")
+    manager.handle(requested("a"))
+    manager.handle(ev.GroupFailed("a", 1, "slow", 1.0))
+    assert manager.handle(ev.GroupCreated("a", 1, 2.0)) == [RemoveGroup("a", 1, "a.1")]
+    assert manager.handle(ev.GroupFailed("a", 1, "slow", 2.0)) == []
+    assert manager.handle(ev.GroupRemoved("a", 1, 2.0)) == []
+    manager.handle(ev.GroupCreated("a", 2, 3.0))
+    assert manager.handle(ev.GroupCreated("a", 2, 3.0)) == []
+    assert manager.allocation("a").state == "held"
+
+
+def test_a_release_while_reserving_tells_both() -> None:
+    manager = manager_with("n1")
+    manager.handle(requested("a"))
+    todo = manager.handle(ev.ReleaseRequested("a", 1.0))
+    assert isinstance(one(todo, Refused).error, Conflict)
+    assert manager.handle(ev.ReleaseRequested("a", 1.0)) == []
+    assert manager.handle(ev.GroupCreated("a", 1, 1.5)) == [RemoveGroup("a", 1, "a.1")]
+    assert one(manager.handle(ev.GroupRemoved("a", 1, 2.0)), Released) == Released("a")
+    assert manager.handle(ev.ReleaseRequested("a", 3.0)) == [Released("a")]
+
+
+def test_a_node_that_leaves_loses_what_it_held() -> None:
+    manager = manager_with("n1")
+    held(manager, "a")
+    todo = manager.handle(ev.NodeLeft("n1", 1.0))
+    assert manager.allocation("a").state == "lost"
+    assert one(todo, RemoveGroup).group == "a.1"
+    assert manager.nodes() == []
+    assert manager.handle(ev.NodeLeft("n1", 1.0)) == []
+    assert manager.handle(ev.ReleaseRequested("a", 2.0)) == [Keep(Delete("allocations", "a")), Released("a")]
+
+
+def test_a_request_whose_node_leaves_finds_another() -> None:
+    manager = manager_with("n1", "n2")
+    order = one(manager.handle(requested("a")), CreateGroup)
+    todo = manager.handle(ev.NodeLeft(order.node_id, 1.0))
+    assert one(todo, CreateGroup).node_id != order.node_id
+    assert manager.allocation("a").epoch == 2
+
+
+def test_a_release_whose_node_leaves_still_ends() -> None:
+    manager = manager_with("n1")
+    held(manager, "a")
+    manager.handle(ev.ReleaseRequested("a", 1.0))
+    manager.handle(ev.NodeLeft("n1", 1.0))
+    assert one(manager.handle(ev.GroupRemoved("a", 1, 2.0)), Released) == Released("a")
+
+
+def test_a_lease_ends_unless_it_is_renewed() -> None:
+    manager = manager_with("n1")
+    held(manager, "a", lease_s=10.0)
+    held(manager, "b")
+    manager.handle(ev.LeaseRenewed("a", 8.0))
+    assert manager.allocation("a").expires_at == 18.0
+    manager.handle(ev.NodeReported("n1", METRICS, 15.0))
+    assert manager.handle(ev.Tick(15.0)) == []
+    assert kinds(manager.handle(ev.Tick(19.0))) == ["Keep", "RemoveGroup"]
+    assert manager.handle(ev.LeaseRenewed("a", 20.0)) == []
+    assert manager.handle(ev.LeaseRenewed("b", 20.0)) == []
+    assert manager.allocation("b").state == "held"
+
+
+def test_an_owner_that_is_gone_holds_nothing() -> None:
+    manager = manager_with("n1")
+    held(manager, "a", owner="job:1")
+    held(manager, "b", owner="job:2")
+    manager.handle(ev.OwnerGone("job:1", 1.0))
+    assert [(a.id, a.state) for a in manager.allocations()] == [("a", "releasing"), ("b", "held")]
+
+
+def test_a_silent_node_is_suspected_then_dead_then_back() -> None:
+    manager = manager_with("n1")
+    held(manager, "a")
+    assert one(manager.handle(ev.Tick(16.0)), Notice).kind == "node_suspect"
+    assert kinds(manager.handle(requested("b"))) == ["Refused"]
+    assert one(manager.handle(ev.NodeReported("n1", METRICS, 17.0)), Notice).kind == "node_alive"
+    assert manager.node("n1").metrics == METRICS
+    manager.handle(ev.Tick(33.0))
+    todo = manager.handle(ev.Tick(80.0))
+    assert [n.kind for n in todo if isinstance(n, Notice)] == ["node_dead", "allocation_lost"]
+    assert manager.allocation("a").state == "lost"
+    manager.handle(ev.NodeReported("n1", METRICS, 90.0))
+    assert manager.node("n1").state == "alive"
+    assert kinds(manager.handle(requested("c"))) == ["Keep", "CreateGroup"]
+
+
+def test_reports_of_unknown_nodes_change_nothing() -> None:
+    manager = manager_with("n1")
+    assert manager.handle(ev.NodeReported("n9", METRICS, 1.0)) == []
+    assert manager.handle(ev.NodeReported("n1", METRICS, 1.0)) == []
+    assert manager.handle(ev.NodeCordoned("n9", True, 1.0)) == []
+    assert manager.handle(ev.FreeObserved("n9", 0, 0, 0, {}, 1.0)) == []
+    assert manager.handle(joined("n1")) == []
+
+
+def test_a_cordoned_node_gets_nothing_new() -> None:
+    manager = manager_with("n1")
+    assert one(manager.handle(ev.NodeCordoned("n1", True, 1.0)), Keep).change.document["cordoned"] is True
+    assert kinds(manager.handle(requested("a"))) == ["Refused"]
+    manager.handle(ev.NodeReported("n1", METRICS, 2.0))
+    assert kinds(manager.handle(requested("a"))) == ["Refused"]
+    manager.handle(ev.NodeCordoned("n1", False, 3.0))
+    assert kinds(manager.handle(requested("a"))) == ["Keep", "CreateGroup"]
+
+
+def test_what_others_use_is_neither_free_nor_ours() -> None:
+    manager = manager_with("n1", cpus=4, memory=1000, gpus=2)
+    held(manager, "a", Demand(cpus=1, gpu_share=0.5))
+    manager.handle(ev.FreeObserved("n1", 10_000, 1000, 5_000, {}, 1.0))
+    totals = manager.totals()
+    assert totals["cpus"] == {"total": 4, "held": 1, "others": 2, "free": 1}
+    assert totals["gpus"] == {"total": 2, "held": 0.5, "others": 1, "free": 0.5}
+    assert totals["allocation_ratio"] == 0.25
+
+
+def test_an_empty_fleet_has_totals() -> None:
+    assert Manager(SETTINGS).totals()["allocation_ratio"] == 0.0
+
+
+def rows_of(manager: Manager) -> tuple[dict[str, Any], ...]:
+    return tuple(allocation.to_json() for allocation in manager.allocations())
+
+
+def test_starting_again_finds_everything_in_its_place() -> None:
+    before = manager_with("n1", cpus=8)
+    for key in ("held", "no-group", "leaving", "lost", "on-its-way", "made-it"):
+        held(before, key) if key not in ("on-its-way", "made-it") else before.handle(requested(key))
+    before.handle(ev.ReleaseRequested("leaving", 1.0))
+    rows = tuple(row | ({"state": "lost"} if row["id"] == "lost" else {}) for row in rows_of(before))
+    groups = frozenset({"held.1", "leaving.1", "made-it.1", "nobodys.3", "lost.1"})
+
+    after = Manager(SETTINGS)
+    todo = after.handle(ev.Recovered(rows, ({"id": "n1", "cordoned": True},), groups, 100.0))
+    removed = {order.group for order in todo if isinstance(order, RemoveGroup)}
+    assert removed == {"leaving.1", "nobodys.3", "lost.1"}
+    created = {order.group for order in todo if isinstance(order, CreateGroup)}
+    assert created == {"no-group.2", "on-its-way.2"}
+    after.handle(joined("n1", 101.0, cpus=8))
+    assert after.node("n1").cordoned
+    assert after.totals()["cpus"]["held"] == 5  # all but the lost one
+    after.handle(ev.GroupRemoved("leaving", 1, 102.0))
+    after.handle(ev.GroupCreated("no-group", 2, 102.0))
+    after.handle(ev.GroupCreated("on-its-way", 2, 102.0))
+    assert {a.id: a.state for a in after.allocations()} == {
+        "held": "held",
+        "no-group": "held",
+        "lost": "lost",
+        "on-its-way": "held",
+        "made-it": "held",
+    }
+    assert after.totals()["cpus"]["held"] == 4
+
+
+def test_a_cordon_survives_whichever_comes_first() -> None:
+    manager = manager_with("n1")
+    manager.handle(ev.Recovered((), ({"id": "n1", "cordoned": True},), frozenset(), 1.0))
+    assert manager.node("n1").cordoned
+    assert kinds(manager.handle(requested("a"))) == ["Refused"]
+
+
+def test_a_node_that_does_not_come_back_after_a_restart_loses_its_allocations() -> None:
+    before = manager_with("n1")
+    held(before, "a")
+    after = Manager(SETTINGS)
+    after.handle(ev.Recovered(rows_of(before), (), frozenset({"a.1"}), 100.0))
+    assert after.handle(ev.Tick(120.0)) == []
+    after.handle(ev.Tick(161.0))
+    assert after.allocation("a").state == "lost"
+
+
+def test_a_group_that_fails_before_its_node_is_back_is_refused_cleanly() -> None:
+    before = manager_with("n1")
+    held(before, "a")
+    after = Manager(SETTINGS)
+    after.handle(ev.Recovered(rows_of(before), (), frozenset(), 100.0))
+    todo = after.handle(ev.GroupFailed("a", 2, "no such node", 101.0))
+    assert isinstance(one(todo, Refused).error, DoesNotFit)
+    assert after.allocations() == []
+
+
+def test_rows_survive_json() -> None:
+    manager = manager_with("n1", cpus=2, gpus=1)
+    held(manager, "a", Demand(cpus=1, gpu_share=0.5, labels={"ray.io/x": "!y"}))
+    (change,) = [Put("allocations", "a", manager.allocation("a").to_json())]
+    after = Manager(SETTINGS)
+    after.handle(ev.Recovered((change.document,), (), frozenset({"a.1"}), 0.0))
+    assert after.allocation("a") == manager.allocation("a")
+
+
+def test_what_is_no_event_is_refused() -> None:
+    with pytest.raises(TypeError, match="no event"):
+        Manager(SETTINGS).handle("hello")  # type: ignore[arg-type]
