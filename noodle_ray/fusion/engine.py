@@ -154,12 +154,8 @@ class _Answer:
     def __init__(
         self, request: MultimodalInput, gathered: Gathered, deadline: Deadline, calibration: Calibration
     ) -> None:
-        self._wanted, self._gathered, self._deadline, self._calibration = (
-            request.candidates,
-            gathered,
-            deadline,
-            calibration,
-        )
+        self._wanted, self._gathered = request.candidates, gathered
+        self._deadline, self._calibration = deadline, calibration
         self._readings: dict[str, Reading] = {
             modality: gathered.results[modality] for modality in MODALITIES if modality in gathered.results
         }
@@ -190,10 +186,7 @@ class _Answer:
         order = np.argsort(-probabilities, kind="stable")
         confidence = float(probabilities[order[0]])
         return {
-            "candidates": tuple(
-                RankedCandidate(candidate=self._wanted[index], probability=float(probabilities[index]))
-                for index in order
-            ),
+            "candidates": tuple(_ranked(self._wanted[index], probabilities[index]) for index in order),
             "confidence": confidence,
             "confident": confidence >= threshold,
             "contributions": self._contributions(evidences, weights),
@@ -211,11 +204,14 @@ class _Answer:
 
     def _nothing(self, what: str) -> NoodleError:
         if self._gathered.late or not self._gathered.failed:
-            return DeadlineExceeded(
-                f"fusion ({what} in time; late: {', '.join(self._gathered.late)})", self._deadline.limit_ms
-            )
+            late = ", ".join(self._gathered.late)
+            return DeadlineExceeded(f"fusion ({what} came in time; late: {late})", self._deadline.limit_ms)
         reasons = "; ".join(f"{name}: {reason(error)}" for name, error in self._gathered.failed.items())
         return Unavailable(f"fusion has {what}: {reasons}")
+
+
+def _ranked(candidate: str, probability: float) -> RankedCandidate:
+    return RankedCandidate(candidate=candidate, probability=float(probability))
 
 
 def reason(error: BaseException) -> str:

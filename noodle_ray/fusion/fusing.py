@@ -42,7 +42,8 @@ def evidence(
         return own
     literal = calibration.presumption.probability(reading.unlikeliness)
     with np.errstate(divide="ignore"):
-        return np.logaddexp(np.log(literal) + own, np.log1p(-literal) + compared)
+        mixed: LogProbabilities = np.logaddexp(np.log(literal) + own, np.log1p(-literal) + compared)
+    return mixed
 
 
 def _compared(

@@ -23,7 +23,7 @@ class Gathered:
 
 
 async def gather_until(tasks: Mapping[str, asyncio.Task[Any]], seconds: float) -> Gathered:
-    """Waits at most so long; what is not done then is cancelled. The first refusal (InvalidInput, TooLarge) is raised."""
+    """Waits at most so long; what is not done then is cancelled. Raises the first refusal."""
     try:
         await _wait(tasks, seconds)
         return _sorted_out(tasks)

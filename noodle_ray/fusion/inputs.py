@@ -1,4 +1,4 @@
-"""What a fusion request carries: any non-empty subset of text, code, an image and a sound, and the possible answers."""
+"""What a fusion request carries: any subset of text, code, an image and a sound, and the possible answers."""
 
 from __future__ import annotations
 
