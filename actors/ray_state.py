@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -13,10 +12,8 @@ from ray._private import state as ray_private_state
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from noodle_ray.errors import NotFound
+from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
 from noodle_ray.resources import NodeResources, to_units
-
-PRETENDED_LABEL = "noodle-ray.io/pretended"
-"""Set on a node whose resources were declared by hand and are not really there: a demonstration's GPUs."""
 
 _NOT_CUSTOM = re.compile(r"CPU|GPU|memory|object_store_memory|node:.*|accelerator_type:.*|.*_group_.*|bundle_group.*")
 _POLL_S = 0.002
@@ -52,7 +49,7 @@ def _read_node(node: Mapping[str, object]) -> RayNode:
     )
     address = str(node["NodeManagerAddress"])
     return RayNode(
-        str(node["NodeID"]), labels.get("noodle-ray.io/name", address), address, resources, PRETENDED_LABEL in labels
+        str(node["NodeID"]), labels.get(NAME_LABEL, address), address, resources, PRETENDED_LABEL in labels
     )
 
 
@@ -126,5 +123,4 @@ def runtime_job_id() -> str:
 
 def system_config() -> dict[str, object]:
     """Ray's internal settings as the running cluster has them."""
-    config: dict[str, object] = json.loads(ray_private_state.state.get_system_config())  # type: ignore[no-untyped-call]
-    return config
+    return dict(ray_private_state.state.get_system_config())  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ import ray
 from noodle_ray.entry.aio import AsyncCluster, Held
 from noodle_ray.entry.cluster_file import read_cluster, token_path
 from noodle_ray.entry.loop_thread import LoopThread
-from noodle_ray.errors import Unavailable
+from noodle_ray.entry.ray_connection import open_connection, use_token
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.nodes.membership import Node
@@ -40,13 +40,8 @@ def connect(address: str | None = None) -> Cluster:
 def _connect_ray(address: str | None, settings: Settings) -> None:
     token = token_path(settings.state_dir)
     if token.exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
-    target = address or read_cluster(settings.state_dir).address
-    try:
-        ray.init(address=target, namespace="noodle", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Unavailable(f"no Ray cluster answers at {target}: {error}") from error
+        use_token(token)
+    open_connection(address or read_cluster(settings.state_dir).address)
 
 
 class Cluster:

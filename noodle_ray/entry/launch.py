@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from noodle_ray.entry.cluster_file import (
     token_path,
 )
 from noodle_ray.entry.ray_process import NodeOptions
-from noodle_ray.errors import Conflict, NoodleError, Unavailable
+from noodle_ray.errors import Conflict, NoodleError
 from noodle_ray.resources import NodeResources, to_units
 from noodle_ray.settings import Settings
 
@@ -137,28 +136,18 @@ def add_node(settings: Settings, name: str, resources: NodeResources, pretended:
 
 def install(settings: Settings, cluster: ClusterFile, progress: Progress) -> None:
     """Puts our actors and applications onto a running Ray. The environment must hold the cluster's variables."""
-    with _driver(cluster.address):
-        from noodle_ray.entry import components
+    # Ray and Serve read their variables when they are imported: not before they are set.
+    from noodle_ray.entry import components
+    from noodle_ray.entry.ray_connection import connection, use_token
+
+    use_token(token_path(settings.state_dir))
+    with connection(cluster.address):
 
         progress("starting the node manager, the module registry and the service directory")
         components.start_actors(settings)
         progress("starting the encoders and the gateway (the encoders load their models now)")
         components.start_applications(settings, cluster.gateway_url, lambda: read_token(settings.state_dir))
         components.register_components(cluster.gateway_url)
-
-
-@contextmanager
-def _driver(address: str) -> Iterator[None]:
-    import ray
-
-    try:
-        ray.init(address=address, namespace="noodle", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def down(settings: Settings, progress: Progress) -> int:
@@ -191,17 +180,20 @@ def forget_running(settings: Settings) -> None:
 
 def detach(settings: Settings, cluster: ClusterFile) -> int:
     """Takes what `attach` installed off a Ray that goes on running. Gives how many actors ended."""
-    _use_token(settings)
-    with _driver(cluster.address):
-        from noodle_ray.entry.components import stop_components
+    from noodle_ray.entry.components import stop_components
+    from noodle_ray.entry.ray_connection import connection, use_token
 
+    use_token(token_path(settings.state_dir))
+    with connection(cluster.address):
         return stop_components()
 
 
 def attach(settings: Settings, address: str, gateway_port: int, progress: Progress) -> tuple[ClusterFile, list[Left]]:
     """Installs onto a Ray that already runs. Gives the cluster, and what stays as that Ray was started."""
+    from noodle_ray.entry.ray_connection import connection, use_token
+
     _refuse_if_running(settings)
-    _use_token(settings)
+    use_token(ensure_token(settings.state_dir))
     port = _choose_port(gateway_port, 8000, "127.0.0.1")
     cluster = ClusterFile(
         address=address,
@@ -210,15 +202,11 @@ def attach(settings: Settings, address: str, gateway_port: int, progress: Progre
         runtime_dir=ray_process.runtime_dir_for(settings.state_dir),
         attached=True,
     )
-    with _driver(address):
+    with connection(address):
         left = settings_left()
     install(settings, cluster, progress)
     cluster.save(settings.state_dir)
     return cluster, left
-
-
-def _use_token(settings: Settings) -> None:
-    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(ensure_token(settings.state_dir)))
 
 
 @dataclass(frozen=True, slots=True)

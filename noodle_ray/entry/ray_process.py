@@ -18,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from noodle_ray.actors.ray_state import PRETENDED_LABEL
 from noodle_ray.entry.cluster_file import StartedProcess
 from noodle_ray.errors import Conflict, Unavailable
+from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
 from noodle_ray.resources import NodeResources, from_units
 from noodle_ray.settings import Settings
 
@@ -132,9 +132,12 @@ def _start(
     node: NodeOptions, options: list[str], role: str, environment: Mapping[str, str], logs: Path
 ) -> StartedProcess:
     logs.mkdir(parents=True, exist_ok=True)
-    Path(environment["RAY_TMPDIR"]).mkdir(parents=True, exist_ok=True)
+    # Each node its own: nodes that start side by side in one directory take each other's socket names.
+    temp_dir = Path(environment["RAY_TMPDIR"]) / node.address.rpartition(".")[2]
+    temp_dir.mkdir(parents=True, exist_ok=True)
     log = logs / f"{role}-{node.address}.log"
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options, *_node_options(node)]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--temp-dir={temp_dir}"]
+    command = [*start, *options, *_node_options(node)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -157,7 +160,7 @@ def _node_options(node: NodeOptions) -> list[str]:
         f"--dashboard-agent-listen-port={free_port(52365)}",
         "--disable-usage-stats",
     ]
-    labels = {"noodle-ray.io/name": node.name} if node.name else {}
+    labels = {NAME_LABEL: node.name} if node.name else {}
     if node.pretended:
         labels[PRETENDED_LABEL] = "true"
     if node.resources is not None:
@@ -209,11 +212,11 @@ def stop(process: StartedProcess) -> int:
 
 def stop_session(session: int) -> int:
     """Asks every process of the session to end, and makes those that have not after a while."""
-    members = _session_members(session)
+    members = session_members(session)
     for kind in (signal.SIGTERM, signal.SIGKILL):
-        for member in _session_members(session):
+        for member in session_members(session):
             _send(member, kind)
-        _, alive = psutil.wait_procs(_session_members(session), timeout=STOP_TIMEOUT_S)
+        _, alive = psutil.wait_procs(session_members(session), timeout=STOP_TIMEOUT_S)
         if not alive:
             break
     return len(members)
@@ -226,7 +229,8 @@ def _send(process: psutil.Process, kind: signal.Signals) -> None:
         return  # it ended by itself meanwhile, which is what was wanted
 
 
-def _session_members(session: int) -> list[psutil.Process]:
+def session_members(session: int) -> list[psutil.Process]:
+    """The running processes that carry the session's number: a node's, and all that Ray started below it."""
     members = []
     for process in psutil.process_iter():
         try:
@@ -240,7 +244,7 @@ def _session_members(session: int) -> list[psutil.Process]:
 def open_ports(process: StartedProcess) -> list[tuple[int, str]]:
     """The TCP ports on which the node's processes listen on every interface, with the process's name."""
     found = set()
-    for member in _session_members(process.pid):
+    for member in session_members(process.pid):
         try:
             for connection in member.net_connections(kind="tcp"):
                 if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in ("0.0.0.0", "::"):  # noqa: S104

@@ -14,6 +14,12 @@ from noodle_ray.resources import NodeResources
 
 Health = Literal["alive", "suspect", "dead"]
 
+NAME_LABEL = "noodle-ray.io/name"
+"""The Ray node label that holds the name a person gave the node."""
+
+PRETENDED_LABEL = "noodle-ray.io/pretended"
+"""The Ray node label of a node whose resources were declared by hand: a demonstration's GPUs."""
+
 SUSPECT_AFTER_HEARTBEATS = 1.5
 """An agent that has been silent for this many heartbeat intervals is suspected: nothing new is placed on its node."""
 
