@@ -1,4 +1,4 @@
-"""The cluster file: what `noodle up` or `noodle attach` started here, so that others find it and `down` ends just that."""
+"""The cluster file: what `noodle up` or `noodle attach` started here, so that others find it."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class ClusterFile(Model):
     gateway_url: str
     runtime_dir: Path
     attached: bool = False
+    unguarded_ports: tuple[int, ...] = ()
     processes: tuple[StartedProcess, ...] = ()
 
     def save(self, state_dir: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import ray
 from ray import serve
 
+from noodle_ray import __version__
 from noodle_ray.actors import names
 from noodle_ray.actors.gateway import gateway_application
 from noodle_ray.actors.module_registry import ModuleRegistry
@@ -16,7 +16,7 @@ from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.actors.service_directory import ServiceDirectory
 from noodle_ray.fusion_models.deployments import build_application
-from noodle_ray.services.directory import Service
+from noodle_ray.services.directory import Registration
 from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 120.0
@@ -51,24 +51,18 @@ def register_components(gateway_url: str) -> None:
         get(directory.register.remote(service), timeout_s=START_TIMEOUT_S)
 
 
-def component_services(gateway_url: str) -> list[Service]:
-    """What this release's components offer, as the directory keeps it."""
-
-    def component(name: str, address: str, *capabilities: str) -> Service:
-        return Service(
-            name=name, kind="component", address=address, capabilities=capabilities, registered_at=time.time()
-        )
-
+def component_services(gateway_url: str) -> list[Registration]:
+    """What this release's components offer, as the directory lists it."""
+    offers = {
+        names.NODE_MANAGER: (f"actor:{names.NODE_MANAGER}", ("nodes.read", "nodes.cordon", "resources.allocate")),
+        names.MODULE_REGISTRY: (f"actor:{names.MODULE_REGISTRY}", ("modules.publish", "modules.load", "modules.call")),
+        names.SERVICE_DIRECTORY: (f"actor:{names.SERVICE_DIRECTORY}", ("services.register", "services.find")),
+        names.FUSION_APP: (f"serve:{names.FUSION_APP}", ("fusion.embed", "fusion.choose")),
+        names.GATEWAY_APP: (gateway_url, ("http.api",)),
+    }
     return [
-        component(
-            names.NODE_MANAGER, f"actor:{names.NODE_MANAGER}", "nodes.read", "nodes.cordon", "resources.allocate"
-        ),
-        component(
-            names.MODULE_REGISTRY, f"actor:{names.MODULE_REGISTRY}", "modules.publish", "modules.load", "modules.call"
-        ),
-        component(names.SERVICE_DIRECTORY, f"actor:{names.SERVICE_DIRECTORY}", "services.register", "services.find"),
-        component(names.FUSION_APP, f"serve:{names.FUSION_APP}", "fusion.embed", "fusion.choose"),
-        component(names.GATEWAY_APP, gateway_url, "http.api"),
+        Registration(name=name, kind="component", address=address, capabilities=capabilities, version=__version__)
+        for name, (address, capabilities) in offers.items()
     ]
 
 

@@ -35,6 +35,7 @@ class UpOptions:
     port: int = 0
     dashboard_port: int = 0
     gateway_port: int = 0
+    gateway_host: str = "127.0.0.1"
     head: NodeOptions = field(default_factory=lambda: head_options(None))
     workers: tuple[NodeOptions, ...] = ()
 
@@ -54,15 +55,16 @@ def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFil
     port, dashboard_port, gateway_port = (
         _choose_port(options.port, 6379),
         _choose_port(options.dashboard_port, 8265, "127.0.0.1"),
-        _choose_port(options.gateway_port, 8000, "127.0.0.1"),
+        _choose_port(options.gateway_port, 8000, options.gateway_host),
     )
     progress("starting Ray")
     head = ray_process.start_head(options.head, port, dashboard_port, environment, _logs(settings))
     cluster = ClusterFile(
         address=f"{options.head.address}:{port}",
         dashboard_url=f"http://127.0.0.1:{dashboard_port}",
-        gateway_url=f"http://127.0.0.1:{gateway_port}",
+        gateway_url=f"http://{options.gateway_host}:{gateway_port}",
         runtime_dir=runtime_dir,
+        unguarded_ports=tuple(int(environment[name]) for name in ray_process.UNGUARDED_PORTS),
         processes=(head,),
     )
     cluster.save(settings.state_dir)
@@ -76,12 +78,12 @@ def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFil
     return cluster
 
 
-def _refuse_if_running(settings: Settings) -> None:
+def _refuse_if_running(settings: Settings, attached_too: bool = True) -> None:
     try:
         cluster = read_cluster(settings.state_dir)
     except NoodleError:
         return
-    if cluster.attached or any(process.is_running() for process in cluster.processes):
+    if (cluster.attached and attached_too) or any(process.is_running() for process in cluster.processes):
         raise Conflict(f"a cluster of {settings.state_dir} is running at {cluster.address}; `noodle down` ends it")
 
 
@@ -134,6 +136,16 @@ def add_node(settings: Settings, name: str, resources: NodeResources, pretended:
     return address
 
 
+def host_environment(settings: Settings) -> dict[str, str]:
+    """What Ray is to be started with on a host of a cluster, where somebody else starts it (`ray up`)."""
+    return {
+        **ray_process.RAY_SETTINGS,
+        "RAY_AUTH_TOKEN_PATH": str(token_path(settings.state_dir)),
+        "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),
+        **settings.environment(),
+    }
+
+
 def install(settings: Settings, cluster: ClusterFile, progress: Progress) -> None:
     """Puts our actors and applications onto a running Ray. The environment must hold the cluster's variables."""
     # Ray and Serve read their variables when they are imported: not before they are set.
@@ -142,7 +154,6 @@ def install(settings: Settings, cluster: ClusterFile, progress: Progress) -> Non
 
     use_token(token_path(settings.state_dir))
     with connection(cluster.address):
-
         progress("starting the node manager, the module registry and the service directory")
         components.start_actors(settings)
         progress("starting the encoders and the gateway (the encoders load their models now)")
@@ -188,59 +199,29 @@ def detach(settings: Settings, cluster: ClusterFile) -> int:
         return stop_components()
 
 
-def attach(settings: Settings, address: str, gateway_port: int, progress: Progress) -> tuple[ClusterFile, list[Left]]:
-    """Installs onto a Ray that already runs. Gives the cluster, and what stays as that Ray was started."""
-    from noodle_ray.entry.ray_connection import connection, use_token
-
-    _refuse_if_running(settings)
-    use_token(ensure_token(settings.state_dir))
-    port = _choose_port(gateway_port, 8000, "127.0.0.1")
+def attach(settings: Settings, address: str, gateway_host: str, gateway_port: int, progress: Progress) -> ClusterFile:
+    """Installs onto a Ray that already runs, or again; LEFT_TO_RAY says what stays as that Ray was started."""
+    _refuse_if_running(settings, attached_too=False)
+    ensure_token(settings.state_dir)
+    port = _choose_port(gateway_port, 8000, gateway_host)
     cluster = ClusterFile(
         address=address,
         dashboard_url="",
-        gateway_url=f"http://127.0.0.1:{port}",
+        gateway_url=f"http://{gateway_host}:{port}",
         runtime_dir=ray_process.runtime_dir_for(settings.state_dir),
         attached=True,
     )
-    with connection(address):
-        left = settings_left()
     install(settings, cluster, progress)
     cluster.save(settings.state_dir)
-    return cluster, left
+    return cluster
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A setting of a Ray that others started, which differs from ours, and what that costs."""
-
-    setting: str
-    there: str
-    ours: str
-    cost: str
-
-
-_COSTS = {
-    "raylet_report_resources_period_milliseconds": "an allocation after another may wait up to a second",
-    "gcs_create_placement_group_retry_max_interval_ms": "an allocation that meets just-freed capacity waits longer",
-    "health_check_period_ms": "a dead node is known later",
-    "health_check_failure_threshold": "a dead node is known later",
-    "gcs_storage": "a head that dies forgets nodes, actors and groups",
+LEFT_TO_RAY = {
+    "RAY_AUTH_MODE=token": "without it, whoever reaches Ray's ports runs code on the cluster",
+    "RAY_gcs_storage=rocksdb": "without it, a head that dies forgets nodes, actors and groups",
+    "RAY_raylet_report_resources_period_milliseconds=10": "without it, an allocation after another may wait a second",
+    "RAY_gcs_create_placement_group_retry_max_interval_ms=20": "without it, freed capacity is given out a second late",
+    "RAY_health_check_period_ms=500": "without it, a dead node is known after twelve seconds instead of one",
+    "RAY_SERVE_ENABLE_HA_PROXY=1": "without it, the gateway answers a third as many requests",
 }
-
-
-def settings_left() -> list[Left]:
-    """Which of Ray's settings differ from those `noodle up` would have chosen, on the Ray this driver is connected to."""
-    from noodle_ray.actors.ray_state import system_config
-
-    there = system_config()
-    ours = ray_process.RAY_SETTINGS
-    return [
-        Left(name, str(there[name]), ours[f"RAY_{name}"], cost)
-        for name, cost in _COSTS.items()
-        if name in there and str(there[name]) != ours[f"RAY_{name}"]
-    ]
-
-
-def open_ports(cluster: ClusterFile) -> list[str]:
-    """What listens on every interface of this machine, as "port (process)": Ray offers no way to narrow these."""
-    return [f"{port} ({name})" for process in cluster.processes for port, name in ray_process.open_ports(process)]
+"""What `attach` cannot change on a Ray that runs, nor see from outside, and what each is good for."""

@@ -52,6 +52,10 @@ RAY_SETTINGS = {
 """Ray's own settings, the same on every machine of a cluster of ours; cluster.yaml repeats them."""
 
 
+UNGUARDED_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
+"""Variables of the two ports that HAProxy opens on every interface without asking anybody for a token."""
+
+
 def ray_environment(settings: Settings, token_file: Path, runtime_dir: Path) -> dict[str, str]:
     """The variables that every Ray process on this machine starts with."""
     haproxy = runtime_dir / "haproxy"
@@ -192,6 +196,7 @@ def _wait_until_started(process: subprocess.Popen[bytes], log: Path, role: str) 
         if "Ray runtime started" in text:
             return
         if process.poll() is not None:
+            stop_session(process.pid)
             raise Unavailable(f"the {role} node did not start: {_last_line(text)} (log: {log})")
         time.sleep(0.05)
     stop_session(process.pid)
@@ -239,19 +244,6 @@ def session_members(session: int) -> list[psutil.Process]:
         except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
             continue  # ended between listing and looking, or another user's
     return members
-
-
-def open_ports(process: StartedProcess) -> list[tuple[int, str]]:
-    """The TCP ports on which the node's processes listen on every interface, with the process's name."""
-    found = set()
-    for member in session_members(process.pid):
-        try:
-            for connection in member.net_connections(kind="tcp"):
-                if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in ("0.0.0.0", "::"):  # noqa: S104
-                    found.add((connection.laddr.port, member.name()))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # ended meanwhile, or not ours to look into
-    return sorted(found)
 
 
 def remove_runtime(runtime_dir: Path, gcs_dir: Path) -> None:

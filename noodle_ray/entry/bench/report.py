@@ -54,7 +54,7 @@ def this_machine() -> dict[str, Any]:
 def publish(bench: str, rows: list[Row], file: Path | None) -> Report:
     """Prints the rows as a table, and writes them as JSON where a file is named."""
     report = Report(bench=bench, machine=this_machine(), rows=tuple(rows))
-    print_table(f"bench {bench}", ["metric", "measured", "goal", "× better", "context"], map(_cells, rows))
+    print_table(f"bench {bench}", ["metric", "measured", "goal", "times better", "context"], map(_cells, rows))
     console.print(
         f"{report.machine['cpus']} CPUs, {report.machine['memory_bytes'] / 2**30:.0f} GiB, "
         f"{report.machine['system']}, Python {report.machine['python']}",

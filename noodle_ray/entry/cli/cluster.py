@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import shlex
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -16,12 +17,15 @@ from noodle_ray.settings import read_settings
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: the usual port where it is free, else any.")]
 
+Host = Annotated[str, typer.Option(help="The address that the gateway listens on; 0.0.0.0: every interface.")]
+
 
 def add_commands(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(attach)
     app.command()(status)
+    app.command()(environment)
     app.command()(cordon)
     app.command()(uncordon)
     node = typer.Typer(help="Nodes on this machine.", no_args_is_help=True)
@@ -33,6 +37,7 @@ def up(
     port: Port = 0,
     dashboard_port: Port = 0,
     gateway_port: Port = 0,
+    gateway_host: Host = "127.0.0.1",
     cpus: Annotated[int | None, typer.Option(min=0, help="CPUs of the head; default: this machine's.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -40,7 +45,7 @@ def up(
     from noodle_ray.entry import launch
 
     settings = read_settings()
-    options = launch.UpOptions(port, dashboard_port, gateway_port, launch.head_options(cpus))
+    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, launch.head_options(cpus))
     cluster = launch.up(settings, options, say)
     if json:
         print_json(cluster)
@@ -48,7 +53,12 @@ def up(
     console.print(f"noodle-ray runs at [bold]{cluster.address}[/bold]")
     console.print(f"  gateway    {cluster.gateway_url}  (token: {settings.state_dir / 'token'})", highlight=False)
     console.print(f"  dashboard  {cluster.dashboard_url}  (same token)", highlight=False)
-    console.print(f"  ports open on all interfaces: {', '.join(launch.open_ports(cluster))}", highlight=False)
+    console.print(
+        "  Ray's own ports listen on all interfaces and ask for the token. HAProxy's statistics do so without asking:\n"
+        f"  ports {' and '.join(map(str, cluster.unguarded_ports))}; close them where this network is not yours alone.",
+        highlight=False,
+        style="dim",
+    )
 
 
 def down(json: AsJson = False) -> None:
@@ -65,18 +75,19 @@ def down(json: AsJson = False) -> None:
 def attach(
     address: Annotated[str, typer.Argument(help="The running Ray's address, HOST:PORT.")],
     gateway_port: Port = 0,
+    gateway_host: Host = "127.0.0.1",
     json: AsJson = False,
 ) -> None:
     """Install noodle-ray onto a Ray that already runs."""
     from noodle_ray.entry import launch
 
-    cluster, costs = launch.attach(read_settings(), address, gateway_port, say)
+    cluster = launch.attach(read_settings(), address, gateway_host, gateway_port, say)
     if json:
-        print_json({"cluster": cluster, "settings_left": [asdict(left) for left in costs]})
+        print_json({"cluster": cluster, "left_to_ray": launch.LEFT_TO_RAY})
         return
     console.print(f"noodle-ray is installed on {cluster.address}; gateway {cluster.gateway_url}", highlight=False)
-    rows = [[left.setting, left.there, left.ours, left.cost] for left in costs]
-    print_table("Left as this Ray was started", ["setting", "there", "ours", "what that costs"], rows)
+    title = "Settings that can only be given where Ray is started"
+    print_table(title, ["setting", "what it is good for"], launch.LEFT_TO_RAY.items())
 
 
 def status(json: AsJson = False) -> None:
@@ -93,6 +104,14 @@ def status(json: AsJson = False) -> None:
     print_allocations(allocations)
 
 
+def environment() -> None:
+    """Print the variables that Ray must be started with on a host of a noodle-ray cluster, for a shell's eval."""
+    from noodle_ray.entry import launch
+
+    for name, value in launch.host_environment(read_settings()).items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+
+
 def print_nodes(nodes: list[Node]) -> None:
     rows = [[*_identity(node), *_amounts(node), *_use(node)] for node in nodes]
     print_table("Nodes", ["node", "id", "state", "CPU", "memory", "GPU", "CPU used", "memory used"], rows)
@@ -106,7 +125,7 @@ def _identity(node: Node) -> list[str]:
 
 def _amounts(node: Node) -> list[str]:
     has = node.resources
-    gpus = f"{has.gpus} × {has.accelerator_type or 'GPU'}{' *' if node.pretended else ''}" if has.gpus else "-"
+    gpus = f"{has.gpus} x {has.accelerator_type or 'GPU'}{' *' if node.pretended else ''}" if has.gpus else "-"
     return [f"{from_units(has.cpu_units):g}", format_bytes(has.memory_bytes), gpus]
 
 
@@ -117,7 +136,14 @@ def _use(node: Node) -> list[str]:
 
 
 def print_totals(totals: dict[str, Any]) -> None:
-    print_table("Resources", ["", *totals], [])
+    rows = [[name, *_amounts_of(name, amounts)] for name, amounts in totals.items() if isinstance(amounts, dict)]
+    title = f"Resources ({totals['allocation_ratio']:.1%} of the scarcest allocated)"
+    print_table(title, ["", "total", "allocated", "used by others", "free"], rows)
+
+
+def _amounts_of(name: str, amounts: dict[str, float]) -> list[str]:
+    ordered = [amounts[part] for part in ("total", "held", "others", "free")]
+    return [format_bytes(int(amount)) if name == "memory_bytes" else f"{amount:g}" for amount in ordered]
 
 
 def print_allocations(allocations: list[Allocation]) -> None:
