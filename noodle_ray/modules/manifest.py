@@ -1,0 +1,156 @@
+"""The manifest: what a module says of itself, in the table [tool.noodle.module] of its pyproject.toml."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from packaging.utils import canonicalize_name
+from pydantic import AfterValidator, Field, model_validator
+
+from noodle_ray.errors import InvalidInput, TooLarge
+from noodle_ray.model import Model
+from noodle_ray.modules.archive import read_entries
+from noodle_ray.modules.versions import read_constraint, read_version
+from noodle_ray.resources import Demand
+
+FILE_NAME = "pyproject.toml"
+MAX_MANIFEST_BYTES = 256 * 2**10
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
+_CAPABILITY = re.compile(r"[a-z][a-z0-9]*([._-][a-z0-9]+)*", re.ASCII)
+
+
+def normalise_name(name: str) -> str:
+    """The one spelling of a module's name: "Word_Count" → "word-count". Raises InvalidInput."""
+    try:
+        return _read_name(name)
+    except ValueError as error:
+        raise InvalidInput.of("name", str(error), name) from None
+
+
+def _read_name(name: str) -> str:
+    if len(name) > 100 or not _NAME.fullmatch(name):
+        raise ValueError("must be 1 to 100 letters, digits, dots, hyphens, underscores; a letter or digit at both ends")
+    return canonicalize_name(name)
+
+
+def _read_version(text: str) -> str:
+    return str(read_version(text))
+
+
+def _read_requires(requires: dict[str, str]) -> dict[str, str]:
+    read: dict[str, str] = {}
+    for given, constraint in requires.items():
+        try:
+            name = _read_name(given)
+            read_constraint(constraint)
+        except ValueError as error:
+            raise ValueError(f"{given[:100]!r}: {error}") from None
+        if name in read:
+            raise ValueError(f"names {name!r} twice")
+        read[name] = constraint
+    return read
+
+
+def _read_entry_point(text: str) -> str:
+    file, colon, class_name = text.partition(":")
+    parts = [*file.split("."), class_name] if colon else file.split(".")
+    if not all(_is_identifier(part) for part in parts):
+        raise ValueError('must be "package.file:Class" for a class, or "package.file" for the functions of a file')
+    return text
+
+
+def _read_function(name: str) -> str:
+    if not _is_identifier(name) or name.startswith("__"):
+        raise ValueError("must be the name of a function of the entry point")
+    return name
+
+
+def _is_identifier(text: str) -> bool:
+    return text.isascii() and text.isidentifier() and not keyword.iskeyword(text)
+
+
+def _read_capabilities(capabilities: tuple[str, ...]) -> tuple[str, ...]:
+    for capability in capabilities:
+        if len(capability) > 100 or not _CAPABILITY.fullmatch(capability):
+            raise ValueError(f'{capability[:100]!r} must be lower-case words with dots between, such as "net.outbound"')
+    if len(set(capabilities)) != len(capabilities):
+        raise ValueError("must not name a capability twice")
+    return capabilities
+
+
+class Manifest(Model):
+    """What a module is called, needs and offers.
+
+    `entry_point` is "package.file:Class" (an instance is made, its public methods can be called) or "package.file"
+    (its public functions can). `resources` is what one loaded instance holds; None holds nothing. `health_check`
+    names a function of the entry point that raises, or gives False, where the module is not well.
+    """
+
+    name: Annotated[str, AfterValidator(_read_name)]
+    version: Annotated[str, AfterValidator(_read_version)]
+    description: Annotated[str, Field(max_length=1000)] = ""
+    entry_point: Annotated[str, Field(max_length=300), AfterValidator(_read_entry_point)]
+    requires: Annotated[dict[str, str], Field(max_length=200), AfterValidator(_read_requires)] = Field(
+        default_factory=dict
+    )
+    resources: Demand | None = None
+    capabilities: Annotated[tuple[str, ...], Field(max_length=50), AfterValidator(_read_capabilities)] = ()
+    health_check: Annotated[str, Field(max_length=100), AfterValidator(_read_function)] | None = None
+
+    @model_validator(mode="after")
+    def _does_not_need_itself(self) -> Manifest:
+        if self.name in self.requires:
+            raise ValueError(f"requires: {self.name} must not need itself")
+        return self
+
+    @property
+    def package(self) -> str:
+        """The top-level package of the entry point."""
+        return self.entry_point.partition(":")[0].partition(".")[0]
+
+
+def read_manifest(source: Path | bytes) -> Manifest:
+    """The manifest of a module's directory, or of its archive's bytes. Raises InvalidInput naming every fault."""
+    return parse_manifest(_manifest_in_directory(source) if isinstance(source, Path) else _manifest_in_archive(source))
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """Reads the text of a pyproject.toml. Raises InvalidInput."""
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise TooLarge(FILE_NAME, len(content), MAX_MANIFEST_BYTES, "bytes")
+    try:
+        document = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput.of(FILE_NAME, f"is not TOML: {error}") from None
+    table: Any = document
+    for key in ("tool", "noodle", "module"):
+        table = table.get(key) if isinstance(table, dict) else None
+    if not isinstance(table, dict):
+        raise InvalidInput.of(FILE_NAME, "has no table [tool.noodle.module]")
+    return Manifest.parse(table)
+
+
+def _manifest_in_directory(directory: Path) -> bytes:
+    path = directory / FILE_NAME
+    if not path.is_file():
+        raise InvalidInput.of("module", f"has no {FILE_NAME} with a table [tool.noodle.module]", str(directory))
+    return path.read_bytes()
+
+
+def _manifest_in_archive(archive: bytes) -> bytes:
+    return find_manifest(read_entries(archive))
+
+
+def find_manifest(entries: dict[str, bytes]) -> bytes:
+    """The manifest among a module's files: at the root or, in a wheel, in the one top-level folder that has one."""
+    if FILE_NAME in entries:
+        return entries[FILE_NAME]
+    nested = [name for name in entries if name.count("/") == 1 and name.endswith("/" + FILE_NAME)]
+    if len(nested) != 1:
+        where = "at its root, or in one top-level folder"
+        raise InvalidInput.of("module", f"needs one {FILE_NAME} {where}; found {len(nested)}")
+    return entries[nested[0]]

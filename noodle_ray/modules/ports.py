@@ -1,0 +1,26 @@
+"""What the modules' shell needs of others: somebody who places a demand on a node and holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from noodle_ray.nodes.membership import Node
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.resources import Demand
+
+
+class Allocator(Protocol):
+    """Holds demands on nodes. The node manager is one."""
+
+    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
+        """Places the demand and holds it. Raises DoesNotFit, Unavailable."""
+        ...
+
+    async def release(self, allocation_id: str) -> None:
+        """Frees it. Raises NotFound where it is free already."""
+        ...
+
+    async def nodes(self) -> Sequence[Node]:
+        """The nodes there are. Raises Unavailable."""
+        ...

@@ -1,0 +1,272 @@
+"""The registry: which versions are published, which modules are loaded on which hosts, and what must be kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
+from noodle_ray.model import Model
+from noodle_ray.modules.manifest import Manifest, normalise_name
+from noodle_ray.modules.release import Lock, Release, release_key
+from noodle_ray.modules.versions import parse_version
+from noodle_ray.records import Change, Delete, Document, Put
+from noodle_ray.settings import Settings
+
+MODULES = "modules"
+LOADS = "loads"
+Instruction = Change
+
+
+class HostRecord(Model):
+    """One host that was taken for a loaded module: what it runs, where, and in which allocation.
+
+    `epoch` counts the hosts that the module has had. `actor` is the name of its Ray actor.
+    """
+
+    epoch: int
+    version: str
+    lock: Lock
+    actor: str
+    node_id: str
+    allocation_id: str | None = None
+    loaded_at: float
+
+
+class Load(Model):
+    """A loaded module: the host that calls are routed to, and hosts that are being prepared or emptied."""
+
+    name: str
+    serving: HostRecord | None = None
+    others: tuple[HostRecord, ...] = ()
+
+    def hosts(self) -> list[HostRecord]:
+        return ([self.serving] if self.serving else []) + list(self.others)
+
+    def host(self, epoch: int) -> HostRecord:
+        """Raises NotFound."""
+        for host in self.hosts():
+            if host.epoch == epoch:
+                return host
+        raise NotFound("host", f"{self.name}#{epoch}")
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Someone offers a version."""
+
+    manifest: Manifest
+    sha256: str
+    size_bytes: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Yank:
+    """A version must not be chosen any more."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostTaken:
+    """A host was taken for a module; nothing is routed to it yet."""
+
+    name: str
+    host: HostRecord
+
+
+@dataclass(frozen=True, slots=True)
+class HostRouted:
+    """From now on calls of the module go to this host."""
+
+    name: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unrouted:
+    """From now on calls of the module go nowhere: it is being unloaded."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostGone:
+    """A host has ended, and what it held is free."""
+
+    name: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The registry starts, and these rows were kept: key to document, of either table."""
+
+    modules: Mapping[str, Document]
+    loads: Mapping[str, Document]
+
+
+Event = Publish | Yank | HostTaken | HostRouted | Unrouted | HostGone | Recovered
+
+
+@dataclass
+class Registry:
+    """Published versions and loaded modules.
+
+    An event goes in through `handle`; what must be kept comes out. A shell that can fail to keep it uses the two
+    halves: `decide` changes nothing, and `commit` makes the change once it is kept.
+    """
+
+    settings: Settings
+    _releases: dict[str, Release] = field(default_factory=dict)
+    _loads: dict[str, Load] = field(default_factory=dict)
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """Applies one event. Raises NotFound, Conflict, LimitReached or CorruptData, and then nothing has changed."""
+        instructions = self.decide(event)
+        self.commit(instructions)
+        return instructions
+
+    def decide(self, event: Event) -> list[Instruction]:
+        """What `handle` would give, without changing anything. Raises as it does."""
+        match event:
+            case Publish():
+                return self._publish(event)
+            case Yank():
+                return self._yank(self.release(event.name, event.version))
+            case HostTaken():
+                load = self._loads.get(event.name, Load(name=event.name))
+                return [self._keep(load.model_copy(update={"others": (*load.others, event.host)}))]
+            case HostRouted():
+                return self._route(event)
+            case Unrouted():
+                return self._unroute(event.name)
+            case HostGone():
+                return self._forget(event)
+            case Recovered():
+                return self._recover(event)
+        assert_never(event)
+
+    def commit(self, instructions: list[Instruction]) -> None:
+        """Makes the changes that `decide` gave."""
+        for change in instructions:
+            target: dict[str, Any] = self._releases if change.table == MODULES else self._loads
+            if isinstance(change, Delete):
+                target.pop(change.key, None)
+            else:
+                target[change.key] = _read(change.table, change.key, change.document)
+
+    # -- what there is
+
+    def releases(self, name: str | None = None) -> list[Release]:
+        """All releases, or those of one module: by name, newest first. Raises NotFound for a name nobody published."""
+        releases = sorted(self._releases.values(), key=lambda release: release.version, reverse=True)
+        if name is None:
+            return sorted(releases, key=lambda release: release.name)
+        name = normalise_name(name)
+        known = sorted({release.name for release in releases})
+        if name not in known:
+            raise NotFound("module", name, known[:20])
+        return [release for release in releases if release.name == name]
+
+    def release(self, name: str, version: str) -> Release:
+        """Raises NotFound, InvalidInput."""
+        wanted = parse_version(version)
+        releases = self.releases(name)
+        for release in releases:
+            if release.version == wanted:
+                return release
+        raise NotFound(
+            "version", f"{releases[0].name} {wanted}", [release.manifest.version for release in releases[:20]]
+        )
+
+    def loads(self) -> list[Load]:
+        """Every loaded module, and every one whose hosts are not all gone, by name."""
+        return [self._loads[name] for name in sorted(self._loads)]
+
+    def load(self, name: str) -> Load:
+        """Raises NotFound."""
+        name = normalise_name(name)
+        if name not in self._loads:
+            raise NotFound("loaded module", name, sorted(self._loads)[:20])
+        return self._loads[name]
+
+    def dependants(self, name: str) -> list[str]:
+        """The other loaded modules that were locked with this one, by name."""
+        return [
+            load.name
+            for load in self.loads()
+            if load.name != name and any(name in host.lock.versions() for host in load.hosts())
+        ]
+
+    def check_unload(self, name: str) -> None:
+        """Raises NotFound where it is not loaded, Conflict naming those that need it."""
+        load = self.load(name)
+        if dependants := self.dependants(load.name):
+            raise Conflict(f"{load.name} cannot be unloaded: {', '.join(dependants)} loaded with it and need it")
+
+    # -- deciding
+
+    def _publish(self, event: Publish) -> list[Instruction]:
+        manifest = event.manifest
+        release = Release(manifest=manifest, sha256=event.sha256, size_bytes=event.size_bytes, published_at=event.at)
+        before = self._releases.get(release.key)
+        if before is not None:
+            if before.sha256 != event.sha256:
+                raise Conflict(
+                    f"{before.name} {before.manifest.version} is published with other content;"
+                    " a version never changes, publish a new one"
+                )
+            return []
+        if len(self._releases) >= self.settings.max_modules:
+            raise LimitReached("published module versions", self.settings.max_modules, "NOODLE_MAX_MODULES")
+        return [Put(MODULES, release.key, release.to_json())]
+
+    def _yank(self, release: Release) -> list[Instruction]:
+        if release.yanked:
+            return []
+        return [Put(MODULES, release.key, release.model_copy(update={"yanked": True}).to_json())]
+
+    def _route(self, event: HostRouted) -> list[Instruction]:
+        load = self.load(event.name)
+        host = load.host(event.epoch)
+        others = tuple(other for other in load.hosts() if other.epoch != event.epoch)
+        return [self._keep(load.model_copy(update={"serving": host, "others": others}))]
+
+    def _unroute(self, name: str) -> list[Instruction]:
+        self.check_unload(name)
+        load = self.load(name)
+        return [self._keep(load.model_copy(update={"serving": None, "others": tuple(load.hosts())}))]
+
+    def _forget(self, event: HostGone) -> list[Instruction]:
+        load = self.load(event.name)
+        load.host(event.epoch)
+        left = [host for host in load.hosts() if host.epoch != event.epoch]
+        if not left:
+            return [Delete(LOADS, load.name)]
+        serving = load.serving if load.serving in left else None
+        others = tuple(host for host in left if host is not serving)
+        return [self._keep(load.model_copy(update={"serving": serving, "others": others}))]
+
+    def _keep(self, load: Load) -> Put:
+        return Put(LOADS, load.name, load.to_json())
+
+    def _recover(self, event: Recovered) -> list[Instruction]:
+        releases = {key: _read(MODULES, key, row) for key, row in event.modules.items()}
+        loads = {key: _read(LOADS, key, row) for key, row in event.loads.items()}
+        for key, release in releases.items():
+            if key != release_key(release.name, release.version):
+                raise CorruptData(f"the kept row {key!r} of modules is that of {release.key!r}")
+        self._releases, self._loads = releases, loads
+        return []
+
+
+def _read(table: str, key: str, row: Document) -> Any:
+    kind: type[Model] = Release if table == MODULES else Load
+    try:
+        return kind.parse(dict(row))
+    except InvalidInput as error:
+        raise CorruptData(f"the kept row {key!r} of {table} cannot be read: {error}") from error
