@@ -1,0 +1,39 @@
+"""Code in the space of sentences: its identifiers, split into words, read like a sentence."""
+
+from __future__ import annotations
+
+import re
+
+from noodle_ray.errors import shorten
+from noodle_ray.fusion.reading import Reading
+from noodle_ray.fusion_models.text import Sentences
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
+
+
+def words_of(code: str) -> str:
+    """The words of a piece of code: `parse_HTTPDate(s2)` becomes "parse http date s 2".
+
+    Punctuation and layout carry little for an encoder of sentences, and compound names are unknown to it.
+    """
+    return " ".join(word.lower() for word in _WORD.findall(code)) or code
+
+
+class CodeEncoder:
+    """Reads code with a sentence model. `anchored`: whether that is the model that candidates are placed with."""
+
+    def __init__(self, model: Sentences, version: str, anchored: bool = True) -> None:
+        self._model, self._version, self._anchored = model, version, anchored
+
+    def encode(self, content: str, candidates: tuple[str, ...] = ()) -> Reading:
+        words = words_of(content)
+        vector = self._model.embed([words])[0]
+        if self._anchored:
+            return Reading(self._version, shorten(words), 1.0, vector)
+        # In a space of its own, it places the candidates there too and scores them itself.
+        scores = self._model.embed(candidates) @ vector / OWN_TEMPERATURE if candidates else None
+        return Reading(self._version, shorten(words), 1.0, None, scores)
+
+
+OWN_TEMPERATURE = 0.05
+"""Sentence encoders are trained with cosines times 20."""

@@ -1,0 +1,83 @@
+"""Which class reads which kind of encoder, and how a pack's encoders share the anchor space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from noodle_ray.errors import InvalidInput, NotFound
+from noodle_ray.fusion.reading import Reading
+from noodle_ray.fusion_models.audio import SpeechEncoder, load_whisper
+from noodle_ray.fusion_models.code import CodeEncoder
+from noodle_ray.fusion_models.packs import Pack
+from noodle_ray.fusion_models.text import SentenceModel, TextEncoder
+from noodle_ray.fusion_models.vision import ClassMixtureEncoder, TwoTowerEncoder, TwoTowerModel
+
+
+class ModalityEncoder(Protocol):
+    """Reads one modality in this process. `candidates` are for encoders that score them on their own."""
+
+    def encode(self, content: Any, candidates: tuple[str, ...] = ()) -> Reading: ...
+
+
+def load_encoder(pack: Pack, modality: str) -> ModalityEncoder:
+    """The pack's encoder for a modality. Raises NotFound where the pack has none, InvalidInput for a wrong kind."""
+    kind, source, where = located(pack, modality)
+    if (modality, kind) not in LOADERS:
+        raise InvalidInput.of(f"encoders.{modality}.kind", f"is none of {', '.join(kinds_of(modality))}", kind)
+    return LOADERS[modality, kind](pack, source, where)
+
+
+def kinds_of(modality: str) -> list[str]:
+    return [kind for known, kind in LOADERS if known == modality]
+
+
+def located(pack: Pack, modality: str) -> tuple[str, Any, dict[str, Any]]:
+    """Kind, where the weights are, and what `from_pretrained` needs to find them."""
+    if fetched := pack.fetched(modality):
+        return fetched.kind, pack.directory / fetched.folder, {"local_files_only": True}
+    if named := pack.pretrained(modality):
+        return named.kind, named.source, {"revision": named.revision} if named.revision else {}
+    raise NotFound("encoder", f"{pack.name}/{modality}", pack.modalities)
+
+
+def load_anchor(pack: Pack) -> SentenceModel | TwoTowerModel:
+    """The model that places candidates and transcripts: the text encoder's."""
+    kind, source, where = located(pack, "text")
+    return TwoTowerModel.load(source, **where) if kind == "two-towers" else SentenceModel.load(source, **where)
+
+
+def _shares_the_anchor(pack: Pack, modality: str) -> bool:
+    return located(pack, modality)[:2] == located(pack, "text")[:2]
+
+
+def _text(pack: Pack, source: Any, where: dict[str, Any]) -> TextEncoder:
+    return TextEncoder(load_anchor(pack), pack.version("text"))
+
+
+def _code(pack: Pack, source: Any, where: dict[str, Any]) -> CodeEncoder:
+    return CodeEncoder(SentenceModel.load(source, **where), pack.version("code"), _shares_the_anchor(pack, "code"))
+
+
+def _class_mixture(pack: Pack, source: Any, where: dict[str, Any]) -> ClassMixtureEncoder:
+    return ClassMixtureEncoder.load(source, pack.version("vision"))
+
+
+def _two_towers(pack: Pack, source: Any, where: dict[str, Any]) -> TwoTowerEncoder:
+    model = TwoTowerModel.load(source, **where)
+    return TwoTowerEncoder(model, pack.version("vision"), _shares_the_anchor(pack, "vision"))
+
+
+def _speech(pack: Pack, source: Any, where: dict[str, Any]) -> SpeechEncoder:
+    return SpeechEncoder(load_whisper(source, **where), load_anchor(pack), pack.version("audio"))
+
+
+LOADERS: dict[tuple[str, str], Callable[[Pack, Any, dict[str, Any]], ModalityEncoder]] = {
+    ("text", "sentence"): _text,
+    ("text", "two-towers"): _text,
+    ("code", "sentence"): _code,
+    ("vision", "class-mixture"): _class_mixture,
+    ("vision", "two-towers"): _two_towers,
+    ("audio", "whisper"): _speech,
+}
+"""Every kind of encoder, by modality and name: a new one is a class with `encode` and a line here."""

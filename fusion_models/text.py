@@ -1,0 +1,78 @@
+"""Sentences in the anchor space: a transformer's token states, averaged and brought to length 1.
+
+Reimers and Gurevych 2019, "Sentence-BERT". The pack `base` has all-MiniLM-L6-v2 here: 384 numbers a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from noodle_ray.errors import shorten
+from noodle_ray.fusion.reading import Matrix, Reading
+
+MAX_TOKENS = 256
+"""What all-MiniLM-L6-v2 was trained for; the rest of a longer text is not read."""
+_CHARACTERS_A_TOKEN = 16
+"""More than any vocabulary needs on average: spares the tokenizer a long text's unread rest."""
+
+
+class Sentences(Protocol):
+    """Places texts in a space: (n, width) unit vectors."""
+
+    def embed(self, texts: Sequence[str]) -> Matrix: ...
+
+
+class SentenceModel:
+    """A transformer encoder with its tokenizer, from a directory or a hub id."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._model, self._tokenizer = model.eval(), tokenizer
+        self._max_tokens = min(MAX_TOKENS, tokenizer.model_max_length)
+
+    @classmethod
+    def load(cls, source: str | Path, **where: Any) -> SentenceModel:
+        """`where` goes to `from_pretrained`: revision, local_files_only."""
+        from transformers import AutoModel, AutoTokenizer
+
+        return cls(AutoModel.from_pretrained(source, **where), AutoTokenizer.from_pretrained(source, **where))
+
+    @property
+    def width(self) -> int:
+        return int(self._model.config.hidden_size)
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        """(n, width) unit vectors, in the order of the texts."""
+        if not texts:
+            return np.zeros((0, self.width), np.float32)
+        with torch.inference_mode():
+            batch = self._tokenizer(
+                [text[: self._max_tokens * _CHARACTERS_A_TOKEN] for text in texts],
+                padding=True,
+                truncation=True,
+                max_length=self._max_tokens,
+                return_tensors="pt",
+            )
+            states = self._model(**batch).last_hidden_state
+            mask = batch["attention_mask"][:, :, None].to(states.dtype)
+            mean = (states * mask).sum(1) / mask.sum(1)
+            unit = functional.normalize(mean.float(), dim=1)
+        return np.asarray(unit.numpy(), np.float32)
+
+
+class TextEncoder:
+    """Reads a text; also places candidates, for every other modality to be compared with."""
+
+    def __init__(self, model: Sentences, version: str) -> None:
+        self._model, self._version = model, version
+
+    def encode(self, content: str, candidates: tuple[str, ...] = ()) -> Reading:
+        return Reading(self._version, shorten(content), 1.0, self._model.embed([content])[0])
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        return self._model.embed(texts)
