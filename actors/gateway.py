@@ -23,11 +23,7 @@ def gateway_application(settings: Settings, read_token: Callable[[], str]) -> se
     def build() -> FastAPI:
         return build_app(cluster_ports(FUSION_APP), settings, read_token())
 
-    deployment = serve.deployment(
-        serve.ingress(build)(),
-        name="Gateway",
-        ray_actor_options={"num_cpus": CPUS},
-        max_ongoing_requests=256,
-    )
-    application: Any = deployment.bind()
+    gateway: Any = serve.ingress(build)()
+    deployment: Any = serve.deployment(name="Gateway", ray_actor_options={"num_cpus": CPUS}, max_ongoing_requests=256)
+    application: serve.Application = deployment(gateway).bind()
     return application

@@ -36,7 +36,7 @@ def measure(disk_path: str = "/") -> ResourceMetrics:
 class NodeAgent:
     """Reports every heartbeat interval; measures anew when the monitoring interval has passed."""
 
-    async def __init__(self, node_id: str, manager: Any, settings: Settings) -> None:
+    async def __init__(self, node_id: str, manager: Any, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         self._node_id, self._manager, self._settings = node_id, manager, settings
         self._metrics = measure()
         self._loop = asyncio.get_running_loop().create_task(self._report_for_ever())

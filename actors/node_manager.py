@@ -41,7 +41,7 @@ GROUPS_AT_ONCE = 8
 class NodeManager:
     """Allocations and nodes of one cluster. One of it runs, on the head; killed, it comes back with all it promised."""
 
-    async def __init__(self, settings: Settings) -> None:
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         self._settings = settings
         self._core = Manager(settings)
         self._database = await asyncio.to_thread(Database.open, settings.database)

@@ -32,7 +32,7 @@ class RayNode:
 
 def live_nodes() -> dict[str, RayNode]:
     """The nodes that Ray holds for alive, by id."""
-    return {node["NodeID"]: _read_node(node) for node in ray.nodes() if node["Alive"]}
+    return {node["NodeID"]: _read_node(node) for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 def _read_node(node: Mapping[str, object]) -> RayNode:
@@ -48,9 +48,7 @@ def _read_node(node: Mapping[str, object]) -> RayNode:
         custom_units=custom_units(amounts),
     )
     address = str(node["NodeManagerAddress"])
-    return RayNode(
-        str(node["NodeID"]), labels.get(NAME_LABEL, address), address, resources, PRETENDED_LABEL in labels
-    )
+    return RayNode(str(node["NodeID"]), labels.get(NAME_LABEL, address), address, resources, PRETENDED_LABEL in labels)
 
 
 def custom_units(amounts: Mapping[str, float]) -> dict[str, int]:

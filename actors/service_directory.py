@@ -32,7 +32,7 @@ EXPIRY_INTERVAL_S = 1.0
 class ServiceDirectory:
     """One of it runs, on the head; killed, it comes back with every entry."""
 
-    async def __init__(self, settings: Settings) -> None:
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         self._core = Directory()
         self._writing = asyncio.Lock()
         self._database = await asyncio.to_thread(Database.open, settings.database)

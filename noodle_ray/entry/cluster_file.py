@@ -28,7 +28,7 @@ class StartedProcess(Model):
     def is_running(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            return process.create_time() == self.started_at and process.status() != psutil.STATUS_ZOMBIE
+            return bool(process.create_time() == self.started_at and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import ray
@@ -24,13 +25,13 @@ START_TIMEOUT_S = 120.0
 
 def start_actors(settings: Settings) -> None:
     """Starts the control actors side by side, or finds those that run; returns when all answer."""
+    kinds: dict[str, Any] = {
+        names.NODE_MANAGER: NodeManager,
+        names.MODULE_REGISTRY: ModuleRegistry,
+        names.SERVICE_DIRECTORY: ServiceDirectory,
+    }
     actors = [
-        ray.remote(kind).options(**names.on_the_head(name)).remote(settings)
-        for name, kind in (
-            (names.NODE_MANAGER, NodeManager),
-            (names.MODULE_REGISTRY, ModuleRegistry),
-            (names.SERVICE_DIRECTORY, ServiceDirectory),
-        )
+        ray.remote(kind).options(**names.on_the_head(name)).remote(settings) for name, kind in kinds.items()
     ]
     for actor in actors:
         get(actor.ping.remote(), timeout_s=START_TIMEOUT_S)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # a compiled module
 
 from noodle_ray.actors.names import NAMESPACE
 from noodle_ray.errors import Unavailable
@@ -25,7 +26,7 @@ def use_token(token_file: Path) -> None:
 def open_connection(address: str) -> None:
     """Connects this process as a driver. Raises Unavailable where no cluster answers, or it refuses the token."""
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
 

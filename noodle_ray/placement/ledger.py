@@ -125,7 +125,7 @@ class ResourcePool:
         """What each node has left: never below zero, even while others use what we hold."""
         if dimension not in self._total:
             return np.zeros(len(self._row), np.int64)
-        return np.maximum(self._total[dimension] - self._held[dimension] - self._foreign[dimension], 0)
+        return (self._total[dimension] - self._held[dimension] - self._foreign[dimension]).clip(min=0)
 
     def held(self, dimension: str) -> Ints:
         """What each node has given to allocations."""
@@ -143,7 +143,7 @@ class ResourcePool:
     @property
     def gpu_free(self) -> Ints:
         """Matrix nodes by GPU index: the units free on each GPU."""
-        return np.maximum(self._gpu_total - self._gpu_held - self._gpu_foreign, 0)
+        return (self._gpu_total - self._gpu_held - self._gpu_foreign).clip(min=0)
 
     @property
     def gpu_held(self) -> Ints:
