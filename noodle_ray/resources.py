@@ -48,7 +48,7 @@ def from_units(units: int) -> float:
     return units / UNITS
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, le=_BYTES_LIMIT)]
+Bytes = Annotated[int, Field(ge=0, le=_BYTES_LIMIT), BeforeValidator(parse_bytes, json_schema_input_type=int | str)]
 Amount = Annotated[float, Field(ge=0, le=1_000_000)]
 LabelName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 LabelValue = Annotated[str, Field(max_length=253)]

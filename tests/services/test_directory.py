@@ -175,7 +175,7 @@ class TestRecovery:
         ("colour", "red"),
     ],
 )
-def test_wrong_registrations_are_refused_with_the_field(field: str, value: object) -> None:
+def test_wrong_registrations_are_refused_with_the_field(field: str, value: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         registration(**{field: value})
     assert caught.value.faults[0].field.split(".")[0] == field
@@ -193,7 +193,9 @@ steps = st.one_of(
 
 @given(st.lists(steps, max_size=40))
 def test_any_history_agrees_with_a_plain_model_and_with_what_was_kept(history: list[Any]) -> None:
-    directory, rows, model, now = Directory(limit=3), {}, {}, 0.0
+    directory, now = Directory(limit=3), 0.0
+    rows: dict[str, Any] = {}
+    model: dict[str, Any] = {}
 
     def send(event: Any) -> bool:
         try:

@@ -1,0 +1,184 @@
+"""/api/modules: publish, resolve, load, call, swap, unload and yank modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from pydantic import Field
+from starlette.datastructures import UploadFile
+
+from noodle_ray.errors import (
+    Conflict,
+    DeadlineExceeded,
+    DoesNotFit,
+    InvalidInput,
+    LimitReached,
+    ModuleFailed,
+    NotFound,
+    Unresolvable,
+)
+from noodle_ray.gateway.bodies import MULTIPART, UNREADABLE, JsonRoute, require_content_type
+from noodle_ray.gateway.errors import documented
+from noodle_ray.gateway.parts import ModuleId, PortsOf, VersionId
+from noodle_ray.model import Model
+
+router = APIRouter(prefix="/api/modules", tags=["modules"], route_class=JsonRoute)
+
+ARCHIVES = ("application/zip", "application/octet-stream")
+ModuleName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Constraint = Annotated[str, Field(max_length=200)]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {
+    "schema": {
+        "type": "object",
+        "required": ["archive"],
+        "properties": {"archive": {"type": "string", "format": "binary"}},
+    }
+}
+_ARCHIVE_BODY = {"requestBody": {"required": True, "content": {**dict.fromkeys(ARCHIVES, _BINARY), MULTIPART: _FORM}}}
+
+
+class Requirements(Model):
+    """Modules with PEP 440 constraints; an empty constraint means any version."""
+
+    requirements: Annotated[dict[ModuleName, Constraint], Field(min_length=1, max_length=100)]
+
+
+class Selection(Model):
+    """Which versions will do, as a PEP 440 constraint; empty means the newest."""
+
+    constraint: Constraint = ""
+
+
+class Call(Model):
+    """A function of the module, and what to call it with."""
+
+    function: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+    args: list[Any] = Field(default_factory=list)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class CallResult(Model):
+    """What the function returned."""
+
+    result: Any
+
+
+_RESOLVE_EXAMPLES: Any = {"two modules": {"value": {"requirements": {"greeter": ">=1,<2", "tokenizer": ""}}}}
+_LOAD_EXAMPLES: Any = {"any 1.x": {"value": {"constraint": ">=1,<2"}}, "the newest": {"value": {}}}
+_CALL_EXAMPLES: Any = {"a call": {"value": {"function": "greet", "args": ["Ada"], "kwargs": {"polite": True}}}}
+
+
+@router.get("", summary="List the modules")
+async def list_modules(ports: PortsOf) -> Sequence[dict[str, Any]]:
+    return await ports.modules.modules()
+
+
+@router.post(
+    "",
+    summary="Publish a module",
+    status_code=201,
+    responses=UNREADABLE | documented(Conflict, LimitReached),
+    openapi_extra=_ARCHIVE_BODY,
+)
+async def publish(ports: PortsOf, request: Request) -> dict[str, Any]:
+    """Takes a packed module or a wheel, as the raw body or as the file `archive` of a form.
+
+    The same content twice is no error; other content under a published version is a conflict.
+    """
+    return await ports.modules.publish(await read_archive(request))
+
+
+async def read_archive(request: Request) -> bytes:
+    """The archive's bytes, unread. Raises InvalidInput where there are none, TooLarge."""
+    if require_content_type(request, *ARCHIVES, MULTIPART) == MULTIPART:
+        archive = await _read_form(request)
+    else:
+        archive = await request.body()
+    if not archive:
+        raise InvalidInput.of("archive", "is empty: send a module's zip archive or wheel")
+    return archive
+
+
+async def _read_form(request: Request) -> bytes:
+    async with request.form(max_files=1, max_fields=1) as form:
+        archive = form.get("archive")
+        if not isinstance(archive, UploadFile) or len(form) != 1:
+            raise InvalidInput.of("archive", "send one file of this name, and nothing else")
+        return await archive.read()
+
+
+@router.post("/resolve", summary="Resolve requirements", responses=UNREADABLE | documented(NotFound, Unresolvable))
+async def resolve(
+    ports: PortsOf, request: Annotated[Requirements, Body(openapi_examples=_RESOLVE_EXAMPLES)]
+) -> dict[str, Any]:
+    """Exact versions that satisfy everybody's constraints, in the order of loading."""
+    return await ports.modules.resolve(dict(request.requirements))
+
+
+@router.get("/{name}", summary="One module", responses=documented(NotFound))
+async def describe(ports: PortsOf, name: ModuleId) -> dict[str, Any]:
+    """Its versions, what they need, and what is loaded."""
+    return await ports.modules.describe(name)
+
+
+@router.delete("/{name}", summary="Unload a module", status_code=204, responses=documented(NotFound, Conflict))
+async def unload(ports: PortsOf, name: ModuleId) -> None:
+    """Ends its host and frees what it held. The versions stay published."""
+    await ports.modules.unload(name)
+
+
+@router.post(
+    "/{name}/load",
+    summary="Load a module",
+    responses=UNREADABLE
+    | documented(NotFound, Conflict, Unresolvable, DoesNotFit, LimitReached, ModuleFailed, DeadlineExceeded),
+)
+async def load(
+    ports: PortsOf, name: ModuleId, request: Annotated[Selection, Body(openapi_examples=_LOAD_EXAMPLES)]
+) -> dict[str, Any]:
+    """Places a host for it and loads the newest version that satisfies the constraint."""
+    return await ports.modules.load(name, request.constraint)
+
+
+@router.post(
+    "/{name}/swap",
+    summary="Swap to another version",
+    responses=UNREADABLE | documented(NotFound, Conflict, Unresolvable, DoesNotFit, ModuleFailed, DeadlineExceeded),
+)
+async def swap(
+    ports: PortsOf, name: ModuleId, request: Annotated[Selection, Body(openapi_examples=_LOAD_EXAMPLES)]
+) -> dict[str, Any]:
+    """Replaces the running version; calls in flight end on the old one."""
+    return await ports.modules.swap(name, request.constraint)
+
+
+@router.post(
+    "/{name}/call",
+    summary="Call a function of a loaded module",
+    responses=UNREADABLE | documented(NotFound, Conflict, ModuleFailed, DeadlineExceeded),
+)
+async def call(
+    ports: PortsOf, name: ModuleId, request: Annotated[Call, Body(openapi_examples=_CALL_EXAMPLES)]
+) -> CallResult:
+    """What the function returns must be JSON; over the Python client it may be any value."""
+    result = await ports.modules.call(name, request.function, request.args, request.kwargs)
+    _require_json(name, result)
+    return CallResult(result=result)
+
+
+def _require_json(name: str, result: object) -> None:
+    try:
+        json.dumps(result, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModuleFailed(name, f"what it returned is not JSON: {error}") from None
+
+
+@router.post("/{name}/{version}/yank", summary="Yank a version", responses=documented(NotFound))
+async def yank(ports: PortsOf, name: ModuleId, version: VersionId) -> dict[str, Any]:
+    """Takes a version out of future resolutions; what runs goes on."""
+    return await ports.modules.yank(name, version)

@@ -1,0 +1,110 @@
+"""What the gateway needs of the cluster: five ports, which whoever serves the application fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from noodle_ray.fusion.inputs import MultimodalInput
+from noodle_ray.fusion.result import FusionResult
+from noodle_ray.nodes.membership import Node
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.planner import Explanation
+from noodle_ray.resources import Demand
+from noodle_ray.services.directory import Service
+
+
+class Nodes(Protocol):
+    """The nodes of the cluster. Raises NotFound for an unknown one."""
+
+    async def nodes(self) -> Sequence[Node]: ...
+
+    async def node(self, node_id: str) -> Node: ...
+
+    async def cordon(self, node_id: str, cordoned: bool) -> Node: ...
+
+
+class Resources(Protocol):
+    """What the fleet has, and who holds it. Raises NotFound for an unknown allocation or policy."""
+
+    async def totals(self) -> dict[str, Any]: ...
+
+    async def allocations(self) -> Sequence[Allocation]: ...
+
+    async def allocation(self, allocation_id: str) -> Allocation: ...
+
+    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
+        """Raises DoesNotFit."""
+        ...
+
+    async def release(self, allocation_id: str) -> None: ...
+
+    async def renew(self, allocation_id: str) -> Allocation: ...
+
+    async def explain(self, allocation_id: str) -> Explanation: ...
+
+
+class Modules(Protocol):
+    """The module registry; descriptions are JSON-ready. Raises NotFound for an unknown module or version."""
+
+    async def modules(self) -> Sequence[dict[str, Any]]: ...
+
+    async def describe(self, name: str) -> dict[str, Any]: ...
+
+    async def publish(self, archive: bytes) -> dict[str, Any]:
+        """Raises InvalidInput where the archive is no module, Conflict, LimitReached."""
+        ...
+
+    async def resolve(self, requirements: dict[str, str]) -> dict[str, Any]:
+        """Raises Unresolvable."""
+        ...
+
+    async def load(self, name: str, constraint: str) -> dict[str, Any]:
+        """Raises Unresolvable, DoesNotFit, ModuleFailed, DeadlineExceeded."""
+        ...
+
+    async def call(self, name: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Raises ModuleFailed."""
+        ...
+
+    async def swap(self, name: str, constraint: str) -> dict[str, Any]:
+        """Raises Unresolvable, Conflict, DoesNotFit, ModuleFailed."""
+        ...
+
+    async def unload(self, name: str) -> None: ...
+
+    async def yank(self, name: str, version: str) -> dict[str, Any]: ...
+
+
+class Fusion(Protocol):
+    """The fusion service."""
+
+    async def process(self, request: MultimodalInput) -> FusionResult:
+        """Raises InvalidInput, DeadlineExceeded, Unavailable."""
+        ...
+
+
+class Services(Protocol):
+    """The service directory. Raises NotFound for an unknown name."""
+
+    async def services(self, capability: str | None) -> Sequence[Service]: ...
+
+    async def register(self, service: Service) -> Service:
+        """Raises Conflict, LimitReached."""
+        ...
+
+    async def renew(self, name: str) -> Service: ...
+
+    async def unregister(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All that the application calls. Every method may raise Unavailable."""
+
+    nodes: Nodes
+    resources: Resources
+    modules: Modules
+    fusion: Fusion
+    services: Services

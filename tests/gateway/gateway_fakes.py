@@ -1,0 +1,233 @@
+"""The cluster's ports in memory: they keep what they are told, and raise what the real ones raise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from noodle_ray.errors import DoesNotFit, NoodleError, NotFound, Refusal
+from noodle_ray.fusion.inputs import MultimodalInput
+from noodle_ray.fusion.result import FusionResult, RankedCandidate
+from noodle_ray.gateway.ports import Ports
+from noodle_ray.nodes.membership import Node
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.planner import Candidate, Explanation
+from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.services.directory import Directory, Register, Renew, Service, Unregister
+
+TOKEN = "a-token-of-the-tests"
+MAX_BODY = 100_000
+NOW = 1_000.0
+
+
+@dataclass
+class Fake:
+    """Raises `error` from every method while it is set, or never answers while `hangs`; notes the calls."""
+
+    error: BaseException | None = None
+    hangs: bool = False
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    async def _called(self, *call: Any) -> None:
+        self.calls.append(call)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.error is not None:
+            raise self.error
+
+
+def a_node(node_id: str, **fields: Any) -> Node:
+    resources = NodeResources.of(cpus=8, memory="32GiB", gpus=2)
+    given = {"name": f"name of {node_id}", "address": "10.0.0.1", "resources": resources}
+    return Node(**{"id": node_id, "joined_at": NOW, "heard_at": NOW, **given, **fields})
+
+
+def an_explanation(node_id: str) -> Explanation:
+    candidate = Candidate(node_id=node_id, score=0.5, parts={"waste": -0.5})
+    return Explanation(policy="best_fit", considered=2, filtered={"gpus": 1}, candidates=(candidate,), chosen=node_id)
+
+
+def a_result() -> FusionResult:
+    return FusionResult(
+        request_id="f-1",
+        embedding=(0.6, 0.8),
+        candidates=(RankedCandidate(candidate="a cat", probability=1.0),),
+        confidence=1.0,
+        confident=True,
+        contributions={"text": 0.5},
+        modalities_used=("text",),
+        encoders={"text": "a-text-encoder"},
+        readings={"text": "a cat"},
+        stage_ms={"total": 12.5},
+    )
+
+
+@dataclass
+class FakeNodes(Fake):
+    known: dict[str, Node] = field(default_factory=lambda: {name: a_node(name) for name in ("node-a", "node-b")})
+
+    async def nodes(self) -> Sequence[Node]:
+        await self._called("nodes")
+        return list(self.known.values())
+
+    async def node(self, node_id: str) -> Node:
+        await self._called("node", node_id)
+        if node_id not in self.known:
+            raise NotFound("node", node_id)
+        return self.known[node_id]
+
+    async def cordon(self, node_id: str, cordoned: bool) -> Node:
+        node = await self.node(node_id)
+        self.known[node_id] = node.model_copy(update={"cordoned": cordoned})
+        return self.known[node_id]
+
+
+@dataclass
+class FakeResources(Fake):
+    held: dict[str, Allocation] = field(default_factory=dict)
+    cpus: float = 8.0
+
+    async def totals(self) -> dict[str, Any]:
+        await self._called("totals")
+        used = sum(allocation.demand.cpus for allocation in self.held.values())
+        cpus = {"total": self.cpus, "held": used, "others": 0.0, "free": self.cpus - used}
+        return {"nodes": 1, "allocations": len(self.held), "allocation_ratio": used / self.cpus, "cpus": cpus}
+
+    async def allocations(self) -> Sequence[Allocation]:
+        await self._called("allocations")
+        return list(self.held.values())
+
+    async def allocation(self, allocation_id: str) -> Allocation:
+        await self._called("allocation", allocation_id)
+        if allocation_id not in self.held:
+            raise NotFound("allocation", allocation_id)
+        return self.held[allocation_id]
+
+    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
+        await self._called("allocate", demand, policy, owner, lease_s)
+        if demand.cpus > self.cpus:
+            raise DoesNotFit(Refusal(str(demand), 1, {"cpus": 1}, {"cpus": f"{self.cpus:g}"}, never=True))
+        allocation = Allocation(
+            id=f"a-{len(self.held) + 1}",
+            epoch=1,
+            state="held",
+            demand=demand,
+            policy=policy or "best_fit",
+            node_id="node-a",
+            gpu_indices=(),
+            owner=owner,
+            lease_s=lease_s,
+            created_at=NOW,
+            explanation=an_explanation("node-a"),
+        )
+        self.held[allocation.id] = allocation
+        return allocation
+
+    async def release(self, allocation_id: str) -> None:
+        await self.allocation(allocation_id)
+        del self.held[allocation_id]
+
+    async def renew(self, allocation_id: str) -> Allocation:
+        allocation = await self.allocation(allocation_id)
+        self.held[allocation_id] = allocation.model_copy(update={"expires_at": NOW + 60})
+        return self.held[allocation_id]
+
+    async def explain(self, allocation_id: str) -> Explanation:
+        return (await self.allocation(allocation_id)).explanation
+
+
+@dataclass
+class FakeModules(Fake):
+    published: dict[str, dict[str, Any]] = field(default_factory=lambda: {"greeter": {"name": "greeter"}})
+    result: Any = "Hello"
+
+    async def modules(self) -> Sequence[dict[str, Any]]:
+        await self._called("modules")
+        return list(self.published.values())
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        await self._called("describe", name)
+        if name not in self.published:
+            raise NotFound("module", name)
+        return self.published[name]
+
+    async def publish(self, archive: bytes) -> dict[str, Any]:
+        await self._called("publish", archive)
+        return {"name": "greeter", "bytes": len(archive)}
+
+    async def resolve(self, requirements: dict[str, str]) -> dict[str, Any]:
+        await self._called("resolve", requirements)
+        return {"lock": sorted(requirements)}
+
+    async def load(self, name: str, constraint: str) -> dict[str, Any]:
+        await self._called("load", name, constraint)
+        return await self.describe(name)
+
+    async def call(self, name: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        await self._called("call", name, function, args, kwargs)
+        await self.describe(name)
+        return self.result
+
+    async def swap(self, name: str, constraint: str) -> dict[str, Any]:
+        await self._called("swap", name, constraint)
+        return await self.describe(name)
+
+    async def unload(self, name: str) -> None:
+        await self._called("unload", name)
+        await self.describe(name)
+
+    async def yank(self, name: str, version: str) -> dict[str, Any]:
+        await self._called("yank", name, version)
+        return await self.describe(name)
+
+
+@dataclass
+class FakeFusion(Fake):
+    result: Any = field(default_factory=lambda: a_result())
+
+    async def process(self, request: MultimodalInput) -> Any:
+        await self._called("process", request)
+        return self.result
+
+
+@dataclass
+class FakeServices(Fake):
+    directory: Directory = field(default_factory=Directory)
+
+    async def services(self, capability: str | None) -> Sequence[Service]:
+        await self._called("services", capability)
+        return self.directory.services() if capability is None else self.directory.find(capability)
+
+    async def register(self, service: Service) -> Service:
+        await self._called("register", service)
+        self.directory.handle(Register(service, NOW))
+        return self.directory.service(service.name)
+
+    async def renew(self, name: str) -> Service:
+        await self._called("renew", name)
+        self.directory.handle(Renew(name, NOW + 10))
+        return self.directory.service(name)
+
+    async def unregister(self, name: str) -> None:
+        await self._called("unregister", name)
+        self.directory.handle(Unregister(name))
+
+
+@dataclass
+class FakePorts:
+    """One fake for each port, and all of them together as the application wants them."""
+
+    nodes: FakeNodes = field(default_factory=FakeNodes)
+    resources: FakeResources = field(default_factory=FakeResources)
+    modules: FakeModules = field(default_factory=FakeModules)
+    fusion: FakeFusion = field(default_factory=FakeFusion)
+    services: FakeServices = field(default_factory=FakeServices)
+
+    def ports(self) -> Ports:
+        return Ports(self.nodes, self.resources, self.modules, self.fusion, self.services)
+
+    def fail(self, error: NoodleError | Exception | None) -> None:
+        for fake in (self.nodes, self.resources, self.modules, self.fusion, self.services):
+            fake.error = error

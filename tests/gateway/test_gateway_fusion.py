@@ -1,0 +1,141 @@
+"""The fusion route: both forms of a request mean the same, and what is wrong is refused with its field."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+from typing import Any
+
+import httpx
+import pytest
+from gateway_fakes import FakePorts, a_result
+
+from noodle_ray.errors import DeadlineExceeded, Unavailable
+from noodle_ray.fusion import limits
+from noodle_ray.fusion.inputs import MultimodalInput
+
+PATH = "/api/ai/fusion"
+IMAGE, SOUND = b"\x89PNG and more", b"RIFF and more"
+WHOLE = MultimodalInput(
+    text="a cat?", code="def f(): ...", image=IMAGE, audio=SOUND, candidates=("a cat", "a dog"), deadline_ms=150
+)
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+async def test_json(client: httpx.AsyncClient, fakes: FakePorts) -> None:
+    answer = await client.post(PATH, json=WHOLE.to_json())
+    assert answer.status_code == 200 and answer.json() == a_result().to_json()
+    assert fakes.fusion.calls == [("process", WHOLE)]
+
+
+async def test_a_form(client: httpx.AsyncClient, fakes: FakePorts) -> None:
+    fields = {"text": "a cat?", "code": "def f(): ...", "candidates": ["a cat", "a dog"], "deadline_ms": "150"}
+    files = {"image": ("cat.png", IMAGE), "audio": ("miau.wav", SOUND)}
+    answer = await client.post(PATH, data=fields, files=files)
+    assert answer.status_code == 200, answer.text
+    assert fakes.fusion.calls == [("process", WHOLE)]
+
+
+async def test_a_form_without_files(client: httpx.AsyncClient, fakes: FakePorts) -> None:
+    answer = await client.post(PATH, files={"text": (None, "a cat?"), "candidates": (None, "a cat")})
+    assert answer.status_code == 200, answer.text
+    assert fakes.fusion.calls == [("process", MultimodalInput(text="a cat?", candidates=("a cat",)))]
+
+
+async def test_media_are_decoded_beside_the_event_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    parse = MultimodalInput.parse
+
+    def noting(data: object) -> MultimodalInput:
+        threads.append(threading.get_ident())
+        return parse(data)
+
+    monkeypatch.setattr(MultimodalInput, "parse", noting)
+    assert (await client.post(PATH, json=WHOLE.to_json())).status_code == 200
+    assert threads and threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "input"),
+        ({"candidates": ["a"]}, "input"),
+        ({"text": ""}, "text"),
+        ({"text": " \n"}, "text"),
+        ({"text": "nul \x00"}, "text"),
+        ({"text": 7}, "text"),
+        ({"text": ["a"]}, "text"),
+        ({"image": "not base64!"}, "image"),
+        ({"image": "abc"}, "image"),
+        ({"image": ""}, "image"),
+        ({"image": [1, 2]}, "image"),
+        ({"audio": 7}, "audio"),
+        ({"audio": "é"}, "audio"),
+        ({"text": "a", "candidates": "a"}, "candidates"),
+        ({"text": "a", "candidates": ["a", "a"]}, "input"),
+        ({"text": "a", "candidates": ["c" * 501]}, "candidates.0"),
+        ({"text": "a", "candidates": [str(number) for number in range(101)]}, "candidates"),
+        ({"text": "a", "deadline_ms": 0}, "deadline_ms"),
+        ({"text": "a", "deadline_ms": -5}, "deadline_ms"),
+        ({"text": "a", "deadline_ms": "soon"}, "deadline_ms"),
+        ({"text": "a", "colour": "red"}, "colour"),
+    ],
+)
+async def test_wrong_json(client: httpx.AsyncClient, fakes: FakePorts, body: dict[str, Any], field: str) -> None:
+    answer = await client.post(PATH, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["faults"][0]["field"] == field
+    assert fakes.fusion.calls == []
+
+
+async def test_faults_do_not_repeat_the_media(client: httpx.AsyncClient) -> None:
+    answer = await client.post(PATH, json={"image": encoded(b"x" * 50_000), "colour": "red"})
+    assert answer.status_code == 422 and len(answer.content) < 1000
+
+
+@pytest.mark.parametrize("field", ["text", "code"])
+async def test_long_texts_are_too_large(client: httpx.AsyncClient, fakes: FakePorts, field: str) -> None:
+    limit = {"text": limits.TEXT_CHARACTERS, "code": limits.CODE_CHARACTERS}[field]
+    answer = await client.post(PATH, json={field: "x" * (limit + 1)})
+    assert answer.status_code == 413
+    assert (answer.json()["error"]["field"], answer.json()["error"]["limit"]) == (field, limit)
+    assert fakes.fusion.calls == []
+
+
+@pytest.mark.parametrize(
+    ("files", "field"),
+    [
+        ({"image": (None, encoded(IMAGE))}, "image"),
+        ({"text": ("a.txt", b"a cat?")}, "text"),
+        ({"image": ("a.png", b"")}, "image"),
+        ([("text", (None, "a")), ("text", (None, "b"))], "text"),
+        ([("image", ("a.png", IMAGE)), ("image", ("b.png", IMAGE))], "image"),
+        ({"candidates": ("a.txt", b"a")}, "candidates"),
+        ({"colour": (None, "red"), "text": (None, "a")}, "colour"),
+        ({"deadline_ms": (None, "soon"), "text": (None, "a")}, "deadline_ms"),
+    ],
+)
+async def test_wrong_forms(client: httpx.AsyncClient, fakes: FakePorts, files: Any, field: str) -> None:
+    answer = await client.post(PATH, files=files)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["faults"][0]["field"] == field
+    assert fakes.fusion.calls == []
+
+
+@pytest.mark.parametrize(("error", "status"), [(DeadlineExceeded("fusion", 200), 504), (Unavailable("loading"), 503)])
+async def test_failures(client: httpx.AsyncClient, fakes: FakePorts, error: Exception, status: int) -> None:
+    fakes.fusion.error = error
+    assert (await client.post(PATH, json={"text": "a cat?"})).status_code == status
+
+
+async def test_many_at_once(client: httpx.AsyncClient, fakes: FakePorts) -> None:
+    answers = await asyncio.gather(*(client.post(PATH, json={"text": f"cat {number}"}) for number in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert sorted(call[1].text for call in fakes.fusion.calls) == sorted(f"cat {number}" for number in range(20))

@@ -1,0 +1,161 @@
+"""Every route does its one thing: what it asks of the ports, and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from gateway_fakes import FakePorts
+
+from noodle_ray.errors import Conflict, LimitReached
+from noodle_ray.resources import Demand
+
+ALLOCATIONS = "/api/distributed/resources/allocations"
+
+
+class TestNodes:
+    async def test_are_listed_in_a_persons_units(self, client: httpx.AsyncClient) -> None:
+        nodes = (await client.get("/api/distributed/nodes")).json()
+        assert [node["id"] for node in nodes] == ["node-a", "node-b"]
+        assert nodes[0]["resources"]["cpus"] == 8.0 and nodes[0]["state"] == "alive"
+
+    async def test_one(self, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/api/distributed/nodes/node-b")).json()["name"] == "name of node-b"
+
+    async def test_unknown(self, client: httpx.AsyncClient) -> None:
+        answer = await client.get("/api/distributed/nodes/ghost")
+        assert answer.status_code == 404
+        assert answer.json()["error"]["kind"] == "node" and answer.json()["error"]["key"] == "ghost"
+
+    async def test_cordon_and_uncordon(self, client: httpx.AsyncClient) -> None:
+        assert (await client.post("/api/distributed/nodes/node-a/cordon")).json()["cordoned"] is True
+        assert (await client.get("/api/distributed/nodes/node-a")).json()["cordoned"] is True
+        assert (await client.post("/api/distributed/nodes/node-a/uncordon")).json()["cordoned"] is False
+
+
+class TestResources:
+    async def test_totals(self, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/api/distributed/resources")).json()["cpus"]["total"] == 8.0
+
+    async def test_life_of_an_allocation(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        made = await client.post(ALLOCATIONS, json={"demand": {"cpus": 2, "memory": "2GiB"}})
+        assert made.status_code == 201
+        assert made.headers["location"] == f"{ALLOCATIONS}/a-1"
+        assert made.json()["demand"]["memory"] == 2 * 2**30
+        assert fakes.resources.calls[-1] == ("allocate", Demand(cpus=2, memory="2GiB"), None, "http", 60.0)
+        assert [entry["id"] for entry in (await client.get(ALLOCATIONS)).json()] == ["a-1"]
+        assert (await client.get(f"{ALLOCATIONS}/a-1")).json() == made.json()
+        assert (await client.get(f"{ALLOCATIONS}/a-1/explain")).json()["chosen"] == "node-a"
+        assert (await client.post(f"{ALLOCATIONS}/a-1/renew")).json()["expires_at"] == 1060.0
+        released = await client.delete(f"{ALLOCATIONS}/a-1")
+        assert (released.status_code, released.content) == (204, b"")
+        assert (await client.get(f"{ALLOCATIONS}/a-1")).status_code == 404
+
+    async def test_policy_and_lease_are_handed_on(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}, "policy": "spread", "lease_s": 5})
+        assert fakes.resources.calls[-1] == ("allocate", Demand(cpus=1), "spread", "http", 5.0)
+
+    async def test_a_demand_that_does_not_fit_says_why(self, client: httpx.AsyncClient) -> None:
+        answer = await client.post(ALLOCATIONS, json={"demand": {"cpus": 100}})
+        assert answer.status_code == 409
+        error = answer.json()["error"]
+        assert error["code"] == "does_not_fit" and error["failed_on"] == {"cpus": 1} and error["never"] is True
+
+    @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("DELETE", ""), ("POST", "/renew"), ("GET", "/explain")])
+    async def test_unknown(self, client: httpx.AsyncClient, method: str, path: str) -> None:
+        answer = await client.request(method, f"{ALLOCATIONS}/ghost{path}")
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (404, "allocation")
+
+
+class TestModules:
+    async def test_list_and_describe(self, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/api/modules")).json() == [{"name": "greeter"}]
+        assert (await client.get("/api/modules/greeter")).json() == {"name": "greeter"}
+        assert (await client.get("/api/modules/ghost")).status_code == 404
+
+    @pytest.mark.parametrize("content_type", ["application/zip", "application/octet-stream", "APPLICATION/ZIP"])
+    async def test_publish_the_raw_body(self, client: httpx.AsyncClient, fakes: FakePorts, content_type: str) -> None:
+        answer = await client.post("/api/modules", content=b"PK bytes", headers={"Content-Type": content_type})
+        assert answer.status_code == 201 and answer.json() == {"name": "greeter", "bytes": 8}
+        assert fakes.modules.calls == [("publish", b"PK bytes")]
+
+    async def test_publish_a_form(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        answer = await client.post("/api/modules", files={"archive": ("greeter.whl", b"PK bytes")})
+        assert answer.status_code == 201
+        assert fakes.modules.calls == [("publish", b"PK bytes")]
+
+    async def test_resolve(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        answer = await client.post("/api/modules/resolve", json={"requirements": {"greeter": ">=1,<2"}})
+        assert answer.status_code == 200 and answer.json() == {"lock": ["greeter"]}
+        assert fakes.modules.calls == [("resolve", {"greeter": ">=1,<2"})]
+
+    @pytest.mark.parametrize("action", ["load", "swap"])
+    async def test_load_and_swap(self, client: httpx.AsyncClient, fakes: FakePorts, action: str) -> None:
+        await client.post(f"/api/modules/greeter/{action}", json={"constraint": "==2.*"})
+        assert fakes.modules.calls[0] == (action, "greeter", "==2.*")
+        await client.post(f"/api/modules/greeter/{action}", json={})
+        assert fakes.modules.calls[-2] == (action, "greeter", "")
+
+    async def test_call(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        request = {"function": "greet", "args": ["Ada", 1.5, None], "kwargs": {"deep": {"er": [1]}}}
+        answer = await client.post("/api/modules/greeter/call", json=request)
+        assert answer.json() == {"result": "Hello"}
+        assert fakes.modules.calls[0] == ("call", "greeter", "greet", ["Ada", 1.5, None], {"deep": {"er": [1]}})
+
+    @pytest.mark.parametrize("result", [None, [1, "two", {"three": 3.5}], "naïve ☃", {"": ""}])
+    async def test_call_gives_any_json(self, client: httpx.AsyncClient, fakes: FakePorts, result: Any) -> None:
+        fakes.modules.result = result
+        answer = await client.post("/api/modules/greeter/call", json={"function": "greet"})
+        assert answer.json() == {"result": result}
+
+    @pytest.mark.parametrize("result", [{1, 2}, b"bytes", float("nan"), "\ud800", object()])
+    async def test_call_says_that_a_result_is_no_json(
+        self, client: httpx.AsyncClient, fakes: FakePorts, result: Any
+    ) -> None:
+        fakes.modules.result = result
+        answer = await client.post("/api/modules/greeter/call", json={"function": "greet"})
+        assert answer.status_code == 502
+        assert "not JSON" in answer.json()["error"]["message"]
+
+    async def test_unload_and_yank(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        assert (await client.delete("/api/modules/greeter")).status_code == 204
+        assert (await client.post("/api/modules/greeter/1.0.0+local.1/yank")).status_code == 200
+        assert ("unload", "greeter") in fakes.modules.calls
+        assert ("yank", "greeter", "1.0.0+local.1") in fakes.modules.calls
+
+    async def test_a_module_may_be_called_resolve(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        fakes.modules.published["resolve"] = {"name": "resolve"}
+        assert (await client.get("/api/modules/resolve")).json() == {"name": "resolve"}
+
+
+class TestServices:
+    async def test_register_find_renew_remove(self, client: httpx.AsyncClient) -> None:
+        service = {"name": "resizer", "address": "http://10.0.0.7", "capabilities": ["image.resize"], "ttl_s": 30}
+        made = await client.post("/api/services", json=service)
+        assert made.status_code == 201
+        assert made.json()["expires_at"] - made.json()["registered_at"] == 30.0
+        for query, names in (("", ["resizer"]), ("?capability=image.resize", ["resizer"]), ("?capability=a.b", [])):
+            found = (await client.get(f"/api/services{query}")).json()
+            assert [entry["name"] for entry in found] == names
+        renewed = await client.post("/api/services/resizer/renew")
+        assert renewed.json()["expires_at"] > made.json()["expires_at"]
+        assert (await client.delete("/api/services/resizer")).status_code == 204
+        assert (await client.get("/api/services")).json() == []
+
+    async def test_times_are_not_the_clients(self, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/api/services", json={"name": "a", "address": "x", "registered_at": 1})
+        assert answer.status_code == 422
+        assert answer.json()["error"]["faults"][0]["field"] == "registered_at"
+
+    @pytest.mark.parametrize(
+        ("method", "path"), [("POST", "/api/services/ghost/renew"), ("DELETE", "/api/services/ghost")]
+    )
+    async def test_unknown(self, client: httpx.AsyncClient, method: str, path: str) -> None:
+        assert (await client.request(method, path)).status_code == 404
+
+    @pytest.mark.parametrize("error", [Conflict("the name is taken"), LimitReached("services", 3, "the limit")])
+    async def test_refusals(self, client: httpx.AsyncClient, fakes: FakePorts, error: Exception) -> None:
+        fakes.services.error = error
+        answer = await client.post("/api/services", json={"name": "a", "address": "x"})
+        assert answer.status_code == 409
