@@ -12,7 +12,7 @@ from noodle_ray.gateway import fusion, health, metrics, modules, nodes, resource
 from noodle_ray.gateway.auth import TokenCheck, digest_of_token
 from noodle_ray.gateway.bodies import refuse_unknown_query
 from noodle_ray.gateway.docs import add_docs
-from noodle_ray.gateway.errors import Failure, documented, handle_errors
+from noodle_ray.gateway.errors import described, documented, handle_errors
 from noodle_ray.gateway.limits import BodyLimit
 from noodle_ray.gateway.ports import Ports
 from noodle_ray.gateway.request_log import RequestLog
@@ -38,7 +38,7 @@ _TAGS = [
 ]
 
 _RESOURCES = (nodes, resources, modules, fusion, services)
-_INTERNAL = {"model": Failure, "description": "`internal`: Something went wrong inside; the log says what."}
+_INTERNAL = described("`internal`: Something went wrong inside; the log says what.", "internal")
 
 
 def build_app(ports: Ports, settings: Settings, token: str) -> FastAPI:

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from starlette.responses import Response
 
 from noodle_ray.errors import InvalidInput, TooLarge
-from noodle_ray.gateway.errors import Failure, documented
+from noodle_ray.gateway.errors import described, documented
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -21,7 +21,7 @@ MULTIPART = "multipart/form-data"
 
 UNREADABLE: dict[int | str, dict[str, Any]] = {
     **documented(TooLarge),
-    415: {"model": Failure, "description": "`unsupported_media_type`: The body has a type that is not read here."},
+    415: described("`unsupported_media_type`: The body has a type that is not read here.", "unsupported_media_type"),
 }
 """The `responses` of a route that reads a body, for its documentation."""
 

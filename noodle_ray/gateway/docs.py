@@ -38,7 +38,8 @@ _PAGE = """<!doctype html>
 """
 
 # The bundled Swagger UI reads OpenAPI 3.0 and refuses 3.1 by its number; what differs it leaves out or shows well.
-_START = """fetch("openapi.json")
+_START = """// Put together by hand, because the page's own address may hold credentials, and fetch refuses such a base.
+fetch(location.origin + location.pathname.replace(/docs$/, "openapi.json"))
   .then((answer) => answer.json())
   .then((spec) => SwaggerUIBundle({
     spec: {...spec, openapi: "3.0.3"},

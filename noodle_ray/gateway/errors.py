@@ -91,12 +91,17 @@ def status_of(error: NoodleError) -> int:
 def documented(*kinds: type[NoodleError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may raise these, for its documentation."""
     found: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
-        entry = found.setdefault(STATUS[kind], {"model": Failure, "description": ""})
-        entry["description"] = ", or ".join(
-            filter(None, (entry["description"], f"`{kind.code}`: {_first_sentence(kind)}"))
-        )
+    for status in sorted({STATUS[kind] for kind in kinds}):
+        together = [kind for kind in kinds if STATUS[kind] == status]
+        meanings = [f"`{kind.code}`: {_first_sentence(kind)}" for kind in together]
+        found[status] = described(" ".join(meanings), together[0].code)
     return found
+
+
+def described(description: str, code: str) -> dict[str, Any]:
+    """One entry of a route's `responses`, with an example."""
+    example = {"error": {"code": code, "message": "what a person should know", "request_id": "5f1c9a"}}
+    return {"model": Failure, "description": description, "content": {"application/json": {"example": example}}}
 
 
 def _first_sentence(kind: type[NoodleError]) -> str:

@@ -64,7 +64,6 @@ class HealthCheck:
 async def read_health(request: Request, response: Response) -> Health:
     """The only route without a token. An answer may be a second old."""
     check: HealthCheck = request.app.state.health
-    if await check.is_ok():
-        return Health(status="ok")
-    response.status_code = 503
-    return Health(status="degraded")
+    ok = await check.is_ok()
+    response.status_code = 200 if ok else 503
+    return Health(status="ok" if ok else "degraded")

@@ -20,7 +20,7 @@ AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 def port(app: FastAPI) -> Iterator[int]:
     """A server on a loopback port of its own."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
