@@ -17,7 +17,7 @@ def agent_name(node_id: str) -> str:
 
 
 def on_the_head(name: str) -> dict[str, Any]:
-    """Actor options of a control actor: one of its name, on the head, restarted for ever, using no CPU of the ledger's."""
+    """Options of a control actor: one of its name, on the head, restarted for ever, using none of the ledger's CPUs."""
     return {
         "name": name,
         "namespace": NAMESPACE,

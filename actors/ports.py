@@ -19,7 +19,7 @@ from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.planner import Explanation
 from noodle_ray.resources import Demand
-from noodle_ray.services.directory import Service
+from noodle_ray.services.directory import Registration, Service
 
 
 class NamedActor:
@@ -140,7 +140,7 @@ class ActorServices:
     async def services(self, capability: str | None) -> Sequence[Service]:
         return list(await self._directory.ask("services", capability))
 
-    async def register(self, service: Service) -> Service:
+    async def register(self, service: Registration) -> Service:
         registered: Service = await self._directory.ask("register", service)
         return registered
 

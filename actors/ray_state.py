@@ -1,4 +1,4 @@
-"""What Ray says of the cluster: nodes, free amounts, jobs, and our placement groups. All of Ray's private calls are here."""
+"""What Ray says of the cluster: nodes, free amounts, jobs, our placement groups. All private calls into Ray are here."""
 
 from __future__ import annotations
 

@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noodle_ray.entry.client import Cluster, connect
+    from noodle_ray.entry.client import Cluster, connect, read_token
     from noodle_ray.fusion.inputs import MultimodalInput
     from noodle_ray.fusion.result import FusionResult
     from noodle_ray.resources import Demand
-    from noodle_ray.services.directory import Service
+    from noodle_ray.services.directory import Registration, Service
 
 __version__ = "0.1.0"
-__all__ = ["Cluster", "Demand", "FusionResult", "MultimodalInput", "Service", "connect"]
+__all__ = ["Cluster", "Demand", "FusionResult", "MultimodalInput", "Registration", "Service", "connect", "read_token"]
 
 # Handed on lazily, so that importing the core imports neither Ray nor torch.
 _HOMES = {
@@ -21,8 +21,10 @@ _HOMES = {
     "Demand": "noodle_ray.resources",
     "FusionResult": "noodle_ray.fusion.result",
     "MultimodalInput": "noodle_ray.fusion.inputs",
+    "Registration": "noodle_ray.services.directory",
     "Service": "noodle_ray.services.directory",
     "connect": "noodle_ray.entry.client",
+    "read_token": "noodle_ray.entry.client",
 }
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from noodle_ray.actors import ray_state
@@ -27,7 +26,7 @@ from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.planner import Explanation
 from noodle_ray.resources import Demand
-from noodle_ray.services.directory import Service
+from noodle_ray.services.directory import Registration, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class AsyncServices:
     async def list(self, capability: str | None = None) -> Sequence[Service]:
         return await self._directory.services(capability)
 
-    async def register(self, service: Service) -> Service:
+    async def register(self, service: Registration) -> Service:
         return await self._directory.register(service)
 
     async def renew(self, name: str) -> Service:

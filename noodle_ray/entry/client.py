@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from noodle_ray.entry import cluster_file
 from noodle_ray.entry.aio import AsyncCluster, Held
 from noodle_ray.entry.cluster_file import read_cluster, token_path
 from noodle_ray.entry.loop_thread import LoopThread
@@ -21,7 +22,7 @@ from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.planner import Explanation
 from noodle_ray.resources import Demand
-from noodle_ray.services.directory import Service
+from noodle_ray.services.directory import Registration, Service
 from noodle_ray.settings import Settings, read_settings
 
 
@@ -35,6 +36,11 @@ def connect(address: str | None = None) -> Cluster:
     if started_here:
         _connect_ray(address or os.environ.get("RAY_ADDRESS"), read_settings())
     return Cluster(owns_ray=started_here)
+
+
+def read_token() -> str:
+    """The cluster token, as the gateway's bearer token. Raises NotFound with the place where it was looked for."""
+    return cluster_file.read_token(read_settings().state_dir)
 
 
 def _connect_ray(address: str | None, settings: Settings) -> None:
@@ -163,7 +169,7 @@ class Services:
     def list(self, capability: str | None = None) -> Sequence[Service]:
         return self._run(self._aio.list(capability))
 
-    def register(self, service: Service) -> Service:
+    def register(self, service: Registration) -> Service:
         return self._run(self._aio.register(service))
 
     def renew(self, name: str) -> Service:

@@ -39,7 +39,6 @@ class ClusterFile(Model):
     address: str
     dashboard_url: str
     gateway_url: str
-    runtime_dir: Path
     attached: bool = False
     unguarded_ports: tuple[int, ...] = ()
     processes: tuple[StartedProcess, ...] = ()

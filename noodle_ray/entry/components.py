@@ -30,9 +30,7 @@ def start_actors(settings: Settings) -> None:
         names.MODULE_REGISTRY: ModuleRegistry,
         names.SERVICE_DIRECTORY: ServiceDirectory,
     }
-    actors = [
-        ray.remote(kind).options(**names.on_the_head(name)).remote(settings) for name, kind in kinds.items()
-    ]
+    actors = [ray.remote(kind).options(**names.on_the_head(name)).remote(settings) for name, kind in kinds.items()]
     for actor in actors:
         get(actor.ping.remote(), timeout_s=START_TIMEOUT_S)
 

@@ -124,7 +124,8 @@ def _require(*commands: str) -> None:
     for command in commands:
         if shutil.which(command) is None:
             raise Unavailable(
-                f"there is no {command} here: the recorded speech comes from Debian packages; give a recording of your own"
+                f"there is no {command} here, and the recorded speech comes from Debian packages; "
+                "use a recording of your own"
             )
 
 
@@ -180,28 +181,16 @@ def photographs() -> tuple[Photograph, ...]:
     return tuple(Photograph(Path(name).stem, folder / name, caption) for name, caption in CAPTIONS.items())
 
 
-MODULES = (
-    *("argparse", "ast", "base64", "bisect", "calendar", "cmd", "colorsys", "copy", "csv", "datetime", "difflib"),
-    *("dis", "fileinput", "fnmatch", "fractions", "ftplib", "functools", "getpass", "gettext", "glob", "gzip", "heapq"),
-    *("imaplib", "inspect", "ipaddress", "keyword", "linecache", "locale", "mailbox", "mimetypes", "netrc", "ntpath"),
-    *("nturl2path", "numbers", "opcode", "operator", "os", "pickle", "pkgutil", "platform", "posixpath", "pprint"),
-    *("profile", "quopri", "random", "reprlib", "sched", "secrets", "shelve", "shlex", "shutil", "smtplib", "socket"),
-    *("statistics", "string", "stringprep", "subprocess", "tarfile", "tempfile", "textwrap", "threading", "timeit"),
-    *(
-        "tokenize",
-        "trace",
-        "traceback",
-        "types",
-        "typing",
-        "uuid",
-        "warnings",
-        "wave",
-        "weakref",
-        "webbrowser",
-        "zipfile",
-    ),
-)
-"""The single-file modules whose functions are taken; a fixed list, so that the set depends on the Python version only."""
+_NAMES = """
+    argparse ast base64 bisect calendar cmd colorsys copy csv datetime difflib dis fileinput fnmatch fractions
+    ftplib functools getpass gettext glob gzip heapq imaplib inspect ipaddress keyword linecache locale mailbox
+    mimetypes netrc ntpath nturl2path numbers opcode operator os pickle pkgutil platform posixpath pprint
+    profile quopri random reprlib sched secrets shelve shlex shutil smtplib socket statistics string stringprep
+    subprocess tarfile tempfile textwrap threading timeit tokenize trace traceback types typing uuid warnings
+    wave weakref webbrowser zipfile
+"""
+MODULES = tuple(_NAMES.split())
+"""The single-file modules whose functions are taken; a fixed list, so that the set depends only on Python's version."""
 
 
 def python_functions() -> tuple[Function, ...]:

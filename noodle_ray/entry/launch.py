@@ -48,33 +48,38 @@ def head_options(cpus: int | None) -> NodeOptions:
 
 def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFile:
     """Starts a cluster on this machine. Raises Conflict where one of this state directory runs, or a port is taken."""
+    cluster = start_ray(settings, options, progress)
+    try:
+        install(settings, cluster, progress)
+    except BaseException:
+        down(settings, progress)
+        raise
+    return cluster
+
+
+def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFile:
+    """The Ray part of it: head and workers, and this process's environment set as theirs."""
     _refuse_if_running(settings)
-    token_file = ensure_token(settings.state_dir)
-    runtime_dir = ray_process.runtime_dir_for(settings.state_dir)
-    environment = ray_process.ray_environment(settings, token_file, runtime_dir)
-    port, dashboard_port, gateway_port = (
-        _choose_port(options.port, 6379),
-        _choose_port(options.dashboard_port, 8265, "127.0.0.1"),
-        _choose_port(options.gateway_port, 8000, options.gateway_host),
-    )
+    environment = ray_process.ray_environment(settings, ensure_token(settings.state_dir))
+    port = _choose_port(options.port, 6379)
+    dashboard_port = _choose_port(options.dashboard_port, 8265, "127.0.0.1")
+    gateway_port = _choose_port(options.gateway_port, 8000, options.gateway_host)
     progress("starting Ray")
     head = ray_process.start_head(options.head, port, dashboard_port, environment, _logs(settings))
     cluster = ClusterFile(
         address=f"{options.head.address}:{port}",
         dashboard_url=f"http://127.0.0.1:{dashboard_port}",
         gateway_url=f"http://{options.gateway_host}:{gateway_port}",
-        runtime_dir=runtime_dir,
         unguarded_ports=tuple(int(environment[name]) for name in ray_process.UNGUARDED_PORTS),
         processes=(head,),
     )
     cluster.save(settings.state_dir)
     try:
         cluster = add_nodes(settings, cluster, options.workers, environment, progress)
-        os.environ.update(environment)
-        install(settings, cluster, progress)
     except BaseException:
         down(settings, progress)
         raise
+    os.environ.update(environment)
     return cluster
 
 
@@ -131,7 +136,7 @@ def add_node(settings: Settings, name: str, resources: NodeResources, pretended:
     """Starts one more Ray node on this machine, joined to the cluster `up` started. Gives its address."""
     cluster = read_cluster(settings.state_dir)
     address = next_address(cluster)
-    environment = ray_process.ray_environment(settings, token_path(settings.state_dir), cluster.runtime_dir)
+    environment = ray_process.ray_environment(settings, token_path(settings.state_dir))
     add_nodes(settings, cluster, (NodeOptions(address, name or address, resources, pretended),), environment, progress)
     return address
 
@@ -170,7 +175,7 @@ def down(settings: Settings, progress: Progress) -> int:
     else:
         progress("ending Ray")
         ended = sum(ray_process.stop(process) for process in reversed(cluster.processes))
-        ray_process.remove_runtime(cluster.runtime_dir, settings.state_dir / "gcs")
+        ray_process.remove_runtime(settings.state_dir)
     forget_running(settings)
     cluster_path(settings.state_dir).unlink()
     return ended
@@ -208,7 +213,6 @@ def attach(settings: Settings, address: str, gateway_host: str, gateway_port: in
         address=address,
         dashboard_url="",
         gateway_url=f"http://{gateway_host}:{port}",
-        runtime_dir=ray_process.runtime_dir_for(settings.state_dir),
         attached=True,
     )
     install(settings, cluster, progress)

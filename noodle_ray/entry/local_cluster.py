@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noodle_ray.entry import launch
-from noodle_ray.entry.cluster_file import ClusterFile
+from noodle_ray.entry.cluster_file import ClusterFile, ensure_token
 from noodle_ray.entry.launch import Progress, UpOptions
+from noodle_ray.entry.ray_connection import use_token
 from noodle_ray.settings import Settings, read_settings
 
 
@@ -29,20 +30,38 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(options: UpOptions, progress: Progress, settings: Settings | None = None) -> Iterator[LocalCluster]:
+def local_cluster(options: UpOptions, progress: Progress) -> Iterator[LocalCluster]:
     """Starts a cluster beside any other on this machine; the process's environment is as before afterwards."""
+    with _own_state() as settings:
+        file = launch.up(settings, options, progress)
+        try:
+            yield LocalCluster(file, settings)
+        finally:
+            launch.down(settings, progress)
+
+
+@contextmanager
+def bare_ray(progress: Progress) -> Iterator[LocalCluster]:
+    """The same without anything of ours on it: Ray with our settings, for comparisons and for `attach`."""
+    with _own_state() as settings:
+        file = launch.start_ray(settings, UpOptions(), progress)
+        try:
+            use_token(ensure_token(settings.state_dir))
+            yield LocalCluster(file, settings)
+        finally:
+            launch.down(settings, progress)
+
+
+@contextmanager
+def _own_state() -> Iterator[Settings]:
     before = dict(os.environ)
     state_dir = Path(tempfile.mkdtemp(prefix="noodle-"))
-    own = (settings or read_settings()).model_copy(update={"state_dir": state_dir})
+    settings = read_settings().model_copy(update={"state_dir": state_dir})
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
         os.environ.pop(name, None)
+    os.environ.update(settings.environment())
     try:
-        os.environ.update(own.environment())
-        file = launch.up(own, options, progress)
-        try:
-            yield LocalCluster(file, own)
-        finally:
-            launch.down(own, progress)
+        yield settings
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -17,8 +17,9 @@ def configure_logs(level: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     on_a_terminal = sys.stderr.isatty()
+    # Plain tracebacks: the pretty ones print local variables, and with them tokens and what users sent.
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if on_a_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

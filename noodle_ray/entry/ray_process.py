@@ -56,13 +56,13 @@ UNGUARDED_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PO
 """Variables of the two ports that HAProxy opens on every interface without asking anybody for a token."""
 
 
-def ray_environment(settings: Settings, token_file: Path, runtime_dir: Path) -> dict[str, str]:
+def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
     """The variables that every Ray process on this machine starts with."""
-    haproxy = runtime_dir / "haproxy"
+    haproxy = haproxy_dir_for(settings.state_dir)
     return {
         **RAY_SETTINGS,
         "RAY_AUTH_TOKEN_PATH": str(token_file),
-        "RAY_TMPDIR": str(runtime_dir),
+        "RAY_TMPDIR": str(runtime_dir_for(settings.state_dir)),
         "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
@@ -77,9 +77,16 @@ def ray_environment(settings: Settings, token_file: Path, runtime_dir: Path) -> 
 def runtime_dir_for(state_dir: Path) -> Path:
     """Where Ray's sockets and session logs lie: below the state directory, or in /tmp where that path is too long."""
     inside = state_dir / "ray"
-    if len(str(inside)) <= _LONGEST_RUNTIME_DIR:
-        return inside
-    return Path(tempfile.gettempdir()) / f"noodle-{hashlib.sha256(str(state_dir).encode()).hexdigest()[:10]}"
+    return inside if len(str(inside)) <= _LONGEST_RUNTIME_DIR else _short_dir(state_dir, "ray")
+
+
+def haproxy_dir_for(state_dir: Path) -> Path:
+    """Where HAProxy's files lie: always in /tmp, for its socket's path may hardly be longer than Ray makes it."""
+    return _short_dir(state_dir, "ha")
+
+
+def _short_dir(state_dir: Path, purpose: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"noodle-{hashlib.sha256(str(state_dir).encode()).hexdigest()[:8]}-{purpose}"
 
 
 def free_port(preferred: int, host: str = "") -> int:
@@ -246,8 +253,8 @@ def session_members(session: int) -> list[psutil.Process]:
     return members
 
 
-def remove_runtime(runtime_dir: Path, gcs_dir: Path) -> None:
+def remove_runtime(state_dir: Path) -> None:
     """Forgets Ray's session and tables: for a cluster that was ended for good."""
-    for directory in (runtime_dir, gcs_dir):
+    for directory in (runtime_dir_for(state_dir), haproxy_dir_for(state_dir), state_dir / "gcs"):
         if directory.exists():
             shutil.rmtree(directory)

@@ -12,7 +12,7 @@ from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.planner import Explanation
 from noodle_ray.resources import Demand
-from noodle_ray.services.directory import Service
+from noodle_ray.services.directory import Registration, Service
 
 
 class Nodes(Protocol):
@@ -90,7 +90,7 @@ class Services(Protocol):
 
     async def services(self, capability: str | None) -> Sequence[Service]: ...
 
-    async def register(self, service: Service) -> Service:
+    async def register(self, service: Registration) -> Service:
         """Raises Conflict, LimitReached."""
         ...
 

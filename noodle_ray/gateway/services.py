@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -42,7 +41,7 @@ async def list_services(
 )
 async def register(ports: PortsOf, registration: Annotated[Registration, Body(openapi_examples=_EXAMPLES)]) -> Service:
     """Adds the service, or replaces its own entry. With `ttl_s` it must be renewed within that many seconds."""
-    return await ports.services.register(Service(**dict(registration), registered_at=time.time()))
+    return await ports.services.register(registration)
 
 
 @router.delete("/{name}", summary="Remove a service", status_code=204, responses=documented(NotFound))

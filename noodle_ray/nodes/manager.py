@@ -30,7 +30,7 @@ from noodle_ray.placement.ledger import CPUS, MEMORY, Holding, ResourcePool
 from noodle_ray.placement.planner import Decision, plan
 from noodle_ray.placement.policies import DEFAULT_POLICY, policy_named
 from noodle_ray.records import Delete, Put
-from noodle_ray.resources import UNITS, from_units
+from noodle_ray.resources import UNITS
 from noodle_ray.settings import Settings
 
 HOMES_TRIED = 3
@@ -79,28 +79,26 @@ class Manager:
         `allocation_ratio` is held ÷ total of the scarcest dimension: GPUs where there are any, else CPUs.
         """
         sums = {
-            name: {"total": total, "held": held, "others": total - held - free, "free": free}
-            for name, total, held, free in self._sums()
+            "memory_bytes" if name == MEMORY else name: _in_a_persons_units(name, *amounts)
+            for name, amounts in self._sums().items()
         }
         scarce = sums["gpus"] if sums["gpus"]["total"] else sums["cpus"]
         ratio = scarce["held"] / scarce["total"] if scarce["total"] else 0.0
-        return {
-            "nodes": len(self._members.nodes()),
-            "allocations": len(self._allocations),
-            "allocation_ratio": ratio,
-            **sums,
-        }
+        counts = {"nodes": len(self._members.nodes()), "allocations": len(self._allocations)}
+        return {**counts, "allocation_ratio": ratio, **sums}
 
-    def _sums(self) -> list[tuple[str, float, float, float]]:
+    def _sums(self) -> dict[str, tuple[int, int, int]]:
+        """Total, held and free over all nodes, in integer units."""
         pool = self._pool
-        rows: list[tuple[str, float, float, float]] = []
-        for dimension in pool.dimensions or (CPUS, MEMORY):
-            total, held, free = (int(column(dimension).sum()) for column in (pool.total, pool.held, pool.free))
-            name, parts = ("memory_bytes", 1) if dimension == MEMORY else (dimension, UNITS)
-            rows.append((name, total / parts, held / parts, free / parts))
-        gpus = (int(matrix.sum()) for matrix in (pool.gpu_total, pool.gpu_held, pool.gpu_free))
-        total_gpu, held_gpu, free_gpu = (from_units(units) for units in gpus)
-        return [*rows, ("gpus", total_gpu, held_gpu, free_gpu)]
+        sums = {
+            dimension: (
+                int(pool.total(dimension).sum()),
+                int(pool.held(dimension).sum()),
+                int(pool.free(dimension).sum()),
+            )
+            for dimension in pool.dimensions or (CPUS, MEMORY)
+        }
+        return sums | {"gpus": (int(pool.gpu_total.sum()), int(pool.gpu_held.sum()), int(pool.gpu_free.sum()))}
 
     # -- the door
 
@@ -422,3 +420,10 @@ class Manager:
         del self._allocations[allocation_id]
         self._tried.pop(allocation_id, None)
         self._waiting_for_node.pop(allocation_id, None)
+
+
+def _in_a_persons_units(dimension: str, total: int, held: int, free: int) -> dict[str, float]:
+    """Bytes stay bytes; everything else is counted in whole CPUs, GPUs or custom resources."""
+    parts = 1 if dimension == MEMORY else UNITS
+    others = max(total - held - free, 0)
+    return {"total": total / parts, "held": held / parts, "others": others / parts, "free": free / parts}

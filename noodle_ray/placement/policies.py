@@ -29,7 +29,7 @@ def leftovers(pool: ResourcePool, demand: Demand) -> dict[str, Floats]:
     if demand.gpu_share is not None:
         fitting = np.where(pool.gpu_free >= demand.gpu_units, pool.gpu_free, 2 * UNITS)
         tightest = np.asarray(fitting.min(axis=1, initial=2 * UNITS), np.float64)
-        left["gpu_share"] = (tightest - demand.gpu_units) / UNITS
+        left["gpu_share"] = np.asarray((tightest - demand.gpu_units) / UNITS, np.float64)
     elif demand.gpus:
         whole = (pool.gpu_free >= UNITS).sum(axis=1)
         left["gpus"] = (whole - demand.gpus) / np.maximum((pool.gpu_total > 0).sum(axis=1), 1)

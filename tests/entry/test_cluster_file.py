@@ -25,9 +25,7 @@ def no_token_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_saved_and_read_again(tmp_path: Path) -> None:
     mine = StartedProcess.of(os.getpid(), "head", "127.0.0.2")
-    cluster = ClusterFile(
-        address="127.0.0.2:6379", dashboard_url="", gateway_url="", runtime_dir=tmp_path, processes=(mine,)
-    )
+    cluster = ClusterFile(address="127.0.0.2:6379", dashboard_url="", gateway_url="", processes=(mine,))
     cluster.save(tmp_path / "new")
     assert read_cluster(tmp_path / "new") == cluster
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,16 @@ from noodle_ray.entry.bench.timing import milliseconds, percentile
 from noodle_ray.entry.cli.output import say
 from noodle_ray.entry.client import Cluster, connect
 from noodle_ray.entry.cluster_file import StartedProcess, read_token
-from noodle_ray.entry.local_cluster import LocalCluster, local_cluster
+from noodle_ray.entry.components import start_actors
+from noodle_ray.entry.demonstration import demonstration_request, recorded_sentence
+from noodle_ray.entry.local_cluster import LocalCluster, bare_ray, local_cluster
+from noodle_ray.entry.ray_connection import connection
 from noodle_ray.resources import Demand
 
 CALLS = 300
 LOADS = 10
 REQUESTS = 30
+SETTLING_S = 5.0
 
 LATER = (
     Row(metric="allocation_efficiency_percent", value=None, unit="%", goal=90, better="higher"),
@@ -77,14 +82,14 @@ def _allocations(client: Cluster) -> Iterator[Row]:
 
 
 def _loads(client: Cluster) -> Iterator[Row]:
-    for directory in sorted(EXAMPLE_MODULES.glob("*/*/pyproject.toml")):
-        client.modules.publish(directory.parent)
+    with tempfile.TemporaryDirectory() as directory:
+        client.modules.publish(_write_module(Path(directory)))
     taken = []
     for _ in range(LOADS):
         start = time.perf_counter()
-        client.modules.load("wordcount")
+        client.modules.load("bench-module")
         taken.append((time.perf_counter() - start) * 1000)
-        client.modules.unload("wordcount")
+        client.modules.unload("bench-module")
         time.sleep(2)  # lets the warm host that was taken be replaced, as between two loads of a real day
     for percent in (50, 90):
         yield Row(
@@ -96,8 +101,17 @@ def _loads(client: Cluster) -> Iterator[Row]:
         )
 
 
+def _write_module(directory: Path) -> Path:
+    """A module of one class, as small as they come: what is timed is the registry, not the module's imports."""
+    (directory / "pyproject.toml").write_text(
+        '[tool.noodle.module]\nname = "bench-module"\nversion = "1.0.0"\nentry_point = "bench_module:Echo"\n'
+    )
+    (directory / "bench_module.py").write_text("class Echo:\n    def echo(self, value):\n        return value\n")
+    return directory
+
+
 def _fusion(client: Cluster) -> Iterator[Row]:
-    request = demonstration_request()
+    request = demonstration_request(recorded_sentence())
     taken = milliseconds(lambda: client.fusion.process(request), REQUESTS)
     used = len(client.fusion.process(request).modalities_used)
     for percent in (50, 95):
@@ -113,13 +127,13 @@ def _fusion(client: Cluster) -> Iterator[Row]:
 def _monitoring(seconds: float) -> list[Row]:
     """CPU that the control actors and agents take, as the difference between two watches of one idle Ray."""
     say(f"watching bare Ray, then Ray with noodle-ray's actors, {seconds:g} s each")
-    with bare_ray() as (settings, address, head):
+    with bare_ray(say) as ray_alone:
+        head = ray_alone.file.processes[0]
+        time.sleep(SETTLING_S)
         bare = _cpu_percent(head, seconds)
-        with launch.driver(address):
-            from noodle_ray.entry.components import start_actors
-
-            start_actors(settings)
-            time.sleep(5)
+        with connection(ray_alone.file.address):
+            start_actors(ray_alone.settings)
+            time.sleep(SETTLING_S)
             ours = _cpu_percent(head, seconds)
     context: dict[str, str | int | float] = {"idle_ray_percent": round(bare, 2), "with_noodle_percent": round(ours, 2)}
     return [Row(metric="monitoring_overhead_percent", value=max(ours - bare, 0.0), unit="%", goal=5, context=context)]

@@ -1,0 +1,27 @@
+"""noodle data: real input for the demo and the tests."""
+
+from __future__ import annotations
+
+import typer
+
+from noodle_ray.entry.cli.output import AsJson, console, print_json
+from noodle_ray.entry.cli.progress import shown_progress
+from noodle_ray.entry.datasets import fetch_speech, speech_directory
+from noodle_ray.settings import read_settings
+
+app = typer.Typer(help="Real input for the demo and the tests.", no_args_is_help=True)
+fetching = typer.Typer(help="Bring data into the cache.", no_args_is_help=True)
+app.add_typer(fetching, name="fetch")
+
+
+@fetching.command()
+def speech(json: AsJson = False) -> None:
+    """Recorded prompts with transcripts, from Debian's packages; nothing is installed."""
+    cache_dir = read_settings().cache_dir
+    with shown_progress() as progress:
+        found = fetch_speech(cache_dir, progress)
+    folder = speech_directory(cache_dir)
+    if json:
+        print_json({"folder": str(folder), "prompts": len(found.prompts)})
+    else:
+        console.print(f"{len(found.prompts)} prompts", highlight=False)

@@ -1,0 +1,50 @@
+"""Four real inputs that speak of the same thing: what the demonstration asks and the benchmark times."""
+
+from __future__ import annotations
+
+from noodle_ray.entry.datasets import fetch_speech, photographs, python_functions
+from noodle_ray.errors import NotFound
+from noodle_ray.fusion.inputs import MultimodalInput
+from noodle_ray.settings import read_settings
+
+PHOTOGRAPH = "clock_motion"
+PROMPT = "at-tone-time-exactly"
+TEXT = "What shows us how late it is?"
+FUNCTION = ("datetime", "strftime")
+CANDIDATES = (
+    "telling the time of day",
+    "leaving a voice message",
+    "paying with coins",
+    "drinking a cup of coffee",
+    "launching a rocket",
+    "riding a motorcycle",
+)
+
+
+def demonstration_request(audio: bytes | None = None, image: bytes | None = None) -> MultimodalInput:
+    """A photograph, a text and a function with possible answers, and a sound where one is given.
+
+    Raises Unavailable where scikit-image is missing.
+    """
+    return MultimodalInput(
+        text=TEXT, code=_function(), image=image or _photograph(), audio=audio, candidates=CANDIDATES
+    )
+
+
+def recorded_sentence() -> bytes:
+    """The spoken prompt that goes with them. Raises Unavailable where it cannot be fetched (no apt)."""
+    return fetch_speech(read_settings().cache_dir)[PROMPT].path.read_bytes()
+
+
+def _photograph() -> bytes:
+    for photograph in photographs():
+        if photograph.name == PHOTOGRAPH:
+            return photograph.path.read_bytes()
+    raise NotFound("photograph", PHOTOGRAPH)
+
+
+def _function() -> str:
+    for function in python_functions():
+        if (function.module, function.name) == FUNCTION:
+            return function.code
+    raise NotFound("function", ".".join(FUNCTION))
