@@ -14,6 +14,7 @@ import torch
 from noodle_ray.errors import shorten
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples
 from noodle_ray.fusion.reading import Reading
+from noodle_ray.fusion_models.pretrained import from_pretrained
 from noodle_ray.fusion_models.quantised import with_int8_linears
 from noodle_ray.fusion_models.text import Sentences
 from noodle_ray.fusion_models.whisper import Memory, Transcript, Whisper
@@ -25,11 +26,9 @@ REMEMBERED_SILENCES = 4096
 
 def load_whisper(source: Any, int8: bool = True, **where: Any) -> Whisper:
     """A Whisper model from a directory or a hub id. `int8`: 8-bit linear layers, three times as fast here."""
-    from transformers import AutoTokenizer, GenerationConfig, WhisperForConditionalGeneration
-
-    model = WhisperForConditionalGeneration.from_pretrained(source, dtype=torch.float32, **where).eval()
-    tokenizer = AutoTokenizer.from_pretrained(source, **where)
-    generation = GenerationConfig.from_pretrained(source, **where)
+    model = from_pretrained("WhisperForConditionalGeneration", source, dtype=torch.float32, **where).eval()
+    tokenizer = from_pretrained("AutoTokenizer", source, **where)
+    generation = from_pretrained("GenerationConfig", source, **where)
     with torch.inference_mode():
         return Whisper(with_int8_linears(model) if int8 else model, tokenizer, generation)
 

@@ -25,6 +25,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, WhisperForCo
 
 from noodle_ray.errors import CorruptData, NoodleError, Unavailable
 from noodle_ray.fusion_models.ctranslate2 import read_container, whisper_config, whisper_state_dict
+from noodle_ray.fusion_models.files import sha256_of
 from noodle_ray.fusion_models.mobilenet import mobilenet_of
 from noodle_ray.fusion_models.packs import (
     BASE,
@@ -35,7 +36,6 @@ from noodle_ray.fusion_models.packs import (
     Sha256,
     load_pack,
     pack_directory,
-    sha256_of,
 )
 from noodle_ray.fusion_models.text import SentenceModel
 from noodle_ray.model import Model

@@ -6,7 +6,6 @@ sha256) or `pack.toml` (a pretrained pack: encoders named by a directory or a hu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tomllib
@@ -19,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from noodle_ray.errors import CorruptData, Fault, InvalidInput, NotFound
 from noodle_ray.fusion.modality import MODALITIES
+from noodle_ray.fusion_models.files import sha256_of
 from noodle_ray.model import Model, faults_of
 
 BASE = "base"
@@ -201,11 +201,6 @@ def _problems(directory: Path, manifest: Manifest, stamps: dict[str, Any]) -> It
             continue
         elif path.stat().st_size != file.size or sha256_of(path) != file.sha256:
             yield f"{path} is not what the manifest says (sha256 {file.sha256[:12]}…); {MEND}"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(path: Path) -> list[int]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from noodle_ray.errors import shorten
 from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion_models.pretrained import from_pretrained
 
 MAX_TOKENS = 256
 """What all-MiniLM-L6-v2 was trained for; the rest of a longer text is not read."""
@@ -38,9 +39,7 @@ class SentenceModel:
     @classmethod
     def load(cls, source: str | Path, **where: Any) -> SentenceModel:
         """`where` goes to `from_pretrained`: revision, local_files_only."""
-        from transformers import AutoModel, AutoTokenizer
-
-        return cls(AutoModel.from_pretrained(source, **where), AutoTokenizer.from_pretrained(source, **where))
+        return cls(from_pretrained("AutoModel", source, **where), from_pretrained("AutoTokenizer", source, **where))
 
     @property
     def width(self) -> int:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from noodle_ray.fusion.decoding import Pixels
 from noodle_ray.fusion.reading import Matrix, Reading
 from noodle_ray.fusion_models.mobilenet import mobilenet_of
+from noodle_ray.fusion_models.pretrained import from_pretrained
 
 RESIZED, CROPPED = 256, 224
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -81,13 +82,8 @@ class TwoTowerModel:
 
     @classmethod
     def load(cls, source: str | Path, **where: Any) -> TwoTowerModel:
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
-
-        return cls(
-            AutoModel.from_pretrained(source, **where),
-            AutoTokenizer.from_pretrained(source, **where),
-            AutoImageProcessor.from_pretrained(source, **where),
-        )
+        parts = ("AutoModel", "AutoTokenizer", "AutoImageProcessor")
+        return cls(*(from_pretrained(part, source, **where) for part in parts))
 
     @property
     def width(self) -> int:
