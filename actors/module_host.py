@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,7 @@ class ModuleHost:
         self._cache = Path(cache_dir)
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="module")
         self._name = ""
+        self._entry: object = None
         self._functions: dict[str, Callable[..., Any]] = {}
         self._health_check: Callable[..., Any] | None = None
         self._retired = False
@@ -62,10 +64,12 @@ class ModuleHost:
         self._name = artefacts[-1][0]
         start = time.perf_counter()
         folders = await asyncio.to_thread(self._unpack_all, artefacts)
+        _require_own_names(folders)
         unpacked = time.perf_counter()
         await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._import, folders, entry_point, health_check
+            self._threads, self._guard, partial(self._import, folders, entry_point)
         )
+        self._health_check = self._find_health_check(health_check)
         return {"unpack": _ms(unpacked - start), "import": _ms(time.perf_counter() - unpacked)}
 
     def _unpack_all(self, artefacts: Sequence[tuple[str, str, bytes | None]]) -> list[Path]:
@@ -74,29 +78,29 @@ class ModuleHost:
             for _, sha, content in artefacts
         ]
 
-    def _import(self, folders: Sequence[Path], entry_point: str, health_check: str | None) -> None:
-        try:
-            _require_own_names(folders)
-            for folder in folders:
-                sys.path.insert(0, str(folder))
-            importlib.invalidate_caches()
-            file, _, class_name = entry_point.partition(":")
-            module = importlib.import_module(file)
-            self._functions = _methods(getattr(module, class_name)()) if class_name else _functions(module)
-            self._health_check = _find_health_check(module, class_name, self._functions, health_check)
-        except ModuleFailed:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._failure(error) from None
+    def _import(self, folders: Sequence[Path], entry_point: str) -> None:
+        for folder in folders:
+            sys.path.insert(0, str(folder))
+        importlib.invalidate_caches()
+        file, _, class_name = entry_point.partition(":")
+        module = importlib.import_module(file)
+        self._entry = getattr(module, class_name)() if class_name else module
+        self._functions = _methods(self._entry) if class_name else _functions(module)
+
+    def _find_health_check(self, name: str | None) -> Callable[..., Any] | None:
+        if name is None:
+            return None
+        found = getattr(self._entry, name, None)
+        if not callable(found):
+            raise ModuleFailed(self._name, f"it has no function {name!r}, which its manifest names as the health check")
+        return found  # type: ignore[no-any-return]
 
     # -- calling
 
-    async def check(self) -> float:
-        """Runs the module's health check, if it has one; gives its milliseconds. Raises ModuleFailed if it is not well."""
-        start = time.perf_counter()
+    async def check(self) -> None:
+        """Runs the module's health check, if it has one. Raises ModuleFailed where it raises, or answers False."""
         if self._health_check is not None and await self._run(self._health_check, (), {}) is False:
             raise ModuleFailed(self._name, "its health check answered False")
-        return _ms(time.perf_counter() - start)
 
     async def call(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Runs one public function: in a thread, or awaited where it is asynchronous. Retired where it was replaced.
@@ -124,17 +128,29 @@ class ModuleHost:
 
     async def _run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         _require_fitting(function, args, kwargs)
-        work = partial(function, *args, **kwargs)
-        try:
-            if inspect.iscoroutinefunction(function):
-                result = await work()
-            else:
-                result = await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except (Exception, SystemExit) as error:
-            raise self._failure(error) from None
+        if inspect.iscoroutinefunction(function):
+            result = await self._guard_async(function(*args, **kwargs))
+        else:
+            work = partial(function, *args, **kwargs)
+            result = await asyncio.get_running_loop().run_in_executor(self._threads, self._guard, work)
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise ModuleFailed(self._name, "it gave a generator; give a list instead")
         return result
+
+    def _guard(self, work: Callable[[], Any]) -> Any:
+        """Runs the module's code: whatever it raises, an exit too, is its failure and not this host's."""
+        try:
+            return work()
+        except BaseException as error:
+            raise self._failure(error) from None
+
+    async def _guard_async(self, work: Awaitable[Any]) -> Any:
+        try:
+            return await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            raise self._failure(error) from None
 
     def _failure(self, error: BaseException) -> ModuleFailed:
         problem = "".join(traceback.format_exception_only(error)).strip()
@@ -190,23 +206,17 @@ def _functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
     }
 
 
-def _find_health_check(
-    module: ModuleType, class_name: str, functions: dict[str, Callable[..., Any]], name: str | None
-) -> Callable[..., Any] | None:
-    if name is None:
+@lru_cache(maxsize=1000)
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (ValueError, TypeError):  # some functions in C have none: they check for themselves
         return None
-    if name in functions:
-        return functions[name]
-    found = None if class_name else getattr(module, name, None)
-    if not callable(found):
-        raise NotFound("health check", name, sorted(functions))
-    return found
 
 
 def _require_fitting(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (ValueError, TypeError):  # some functions in C have none: they check for themselves
+    signature = _signature(function)
+    if signature is None:
         return
     try:
         signature.bind(*args, **kwargs)

@@ -20,34 +20,51 @@ from noodle_ray.errors import NoodleError
 log = structlog.get_logger()
 
 PREFIX = "module-host-"
+RECONNECT_S = 0.2
+START_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A module host: the name of its actor, its handle, its node, and whether it was started beforehand."""
+    """A module host: the name of its actor, its handle, its node, and whether it was started beforehand.
+
+    `death` ends when the host has.
+    """
 
     actor: str
     handle: Any
     node_id: str
     warm: bool
+    death: asyncio.Task[None]
 
 
-def start_host(cache_dir: str, options: dict[str, Any]) -> tuple[str, Any]:
-    """Starts an empty host; gives its name and its handle, which works once the process is up."""
+async def start_host(cache_dir: str, warm: bool, options: dict[str, Any]) -> Host:
+    """Starts an empty host and waits until it answers. Raises Unavailable."""
     actor = PREFIX + uuid.uuid4().hex[:12]
-    handle = (
-        ray.remote(ModuleHost)
-        .options(
-            name=actor,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            max_restarts=0,
-            max_concurrency=MAX_CALLS,
-            **options,
-        )
-        .remote(cache_dir)
-    )
-    return actor, handle
+    kept = {"name": actor, "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": 0}
+    # Not in a thread: if this is cancelled, no host may be left behind whose handle nobody has.
+    handle = ray.remote(ModuleHost).options(**kept, max_concurrency=MAX_CALLS, **options).remote(cache_dir)
+    try:
+        return await reach_host(actor, handle, warm)
+    except BaseException:
+        kill_host(handle)
+        raise
+
+
+async def reach_host(actor: str, handle: Any, warm: bool) -> Host:
+    """The host behind a handle, once it answers. Raises Unavailable."""
+    answer = await await_ref(handle.ping.remote())
+    return Host(actor, handle, answer["node_id"], warm, asyncio.create_task(_until_dead(handle)))
+
+
+async def _until_dead(handle: Any) -> None:
+    while True:
+        try:
+            await handle.outlive.remote()
+        except ray.exceptions.ActorUnavailableError:
+            await asyncio.sleep(RECONNECT_S)
+        except ray.exceptions.RayError:
+            return
 
 
 def kill_host(handle: Any) -> None:
@@ -61,6 +78,7 @@ class WarmHosts:
     def __init__(self, cache_dir: str) -> None:
         self._cache_dir = cache_dir
         self._ready: dict[str, Host] = {}
+        self._filling: dict[str, asyncio.Event] = {}
         self._starting: set[str] = set()
 
     def nodes(self) -> set[str]:
@@ -68,45 +86,42 @@ class WarmHosts:
         return set(self._ready)
 
     async def take(self, node_id: str) -> Host:
-        """The node's warm host if it has one, or else one that is started now. Raises Unavailable."""
+        """The node's warm host if it has one or is about to, or else one that is started now. Raises Unavailable."""
+        if node_id in self._filling:
+            await self._filling[node_id].wait()
         host = self._ready.pop(node_id, None)
         return host if host is not None else await self._start(node_id, warm=False)
 
-    def adopt(self, host: Host) -> bool:
-        """Takes over an empty host that was left by a registry before this one; False where the node has one."""
+    def adopt(self, host: Host) -> None:
+        """Takes an empty host into the pool; ends it where its node has one."""
         if host.node_id in self._ready:
-            return False
+            kill_host(host.handle)
+            return
         self._ready[host.node_id] = host
-        return True
+        host.death.add_done_callback(lambda _: self._forget(host))
+
+    def _forget(self, host: Host) -> None:
+        if self._ready.get(host.node_id) is host:
+            del self._ready[host.node_id]
 
     async def restock(self, node_ids: Iterable[str]) -> None:
-        """Starts a host on every node that has none, and forgets those of nodes that are gone."""
+        """Starts a host on every node that has none, and ends those of nodes that take no more work."""
         wanted = set(node_ids)
-        for node_id in self._ready.keys() - wanted:
+        for node_id in sorted(self._ready.keys() - wanted):
             kill_host(self._ready.pop(node_id).handle)
-        await asyncio.gather(*(self._fill(node_id) for node_id in wanted - self._ready.keys() - self._starting))
+        await asyncio.gather(*(self._fill(node_id) for node_id in sorted(wanted - self._ready.keys())))
 
     async def _fill(self, node_id: str) -> None:
-        self._starting.add(node_id)
+        filled = self._filling[node_id] = asyncio.Event()
         try:
-            host = await self._start(node_id, warm=True)
-        except NoodleError as error:
-            log.warning("no_warm_host", node=node_id, error=str(error))
-            return
+            async with asyncio.timeout(START_TIMEOUT_S):
+                self.adopt(await self._start(node_id, warm=True))
+        except (NoodleError, TimeoutError) as error:
+            log.warning("no_warm_host", node=node_id, error=str(error) or "it did not start in time")
         finally:
-            self._starting.discard(node_id)
-        if not self.adopt(host):
-            kill_host(host.handle)
+            del self._filling[node_id]
+            filled.set()
 
     async def _start(self, node_id: str, warm: bool) -> Host:
         strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        actor, handle = await asyncio.to_thread(
-            start_host, self._cache_dir, {"num_cpus": 0, "scheduling_strategy": strategy}
-        )
-        await await_ref(handle.ping.remote())
-        return Host(actor, handle, node_id, warm)
-
-    def forget_dead(self, node_id: str, actor: str) -> None:
-        """A ready host has died: the next `restock` replaces it."""
-        if node_id in self._ready and self._ready[node_id].actor == actor:
-            del self._ready[node_id]
+        return await start_host(self._cache_dir, warm, {"num_cpus": 0, "scheduling_strategy": strategy})

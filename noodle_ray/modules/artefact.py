@@ -17,6 +17,8 @@ from noodle_ray.modules.manifest import Manifest, find_manifest, parse_manifest
 
 _LEFT_OUT = ("__pycache__",)
 _LEFT_OUT_ENDINGS = (".pyc", ".pyo", ".egg-info")
+_NOT_FOR_OTHERS = ("tests", "conftest", "setup")
+"""Names at the top of many a module that nobody imports from elsewhere: two modules may both have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,10 @@ def verified(cache: Path, sha256: str) -> Path:
 
 
 def top_level_names(folder: Path) -> set[str]:
-    """The names that the module's files can be imported by."""
-    return {path.stem if path.is_file() else path.name for path in folder.iterdir() if _is_importable(path)}
-
-
-def _is_importable(path: Path) -> bool:
-    return path.name.isidentifier() if path.is_dir() else path.suffix == ".py" and path.stem.isidentifier()
+    """The packages and files of an unpacked module that others can import."""
+    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+    files = {path.stem for path in folder.glob("*.py")}
+    return {name for name in packages | files if name.isidentifier() and name not in _NOT_FOR_OTHERS}
 
 
 def _put_in_place(fresh: Path, folder: Path, aside: Path) -> None:
@@ -122,7 +122,7 @@ def _checked(entries: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     manifest = parse_manifest(find_manifest(kept))
     if not any(name == f"{manifest.package}.py" or name.startswith(f"{manifest.package}/") for name in kept):
         raise InvalidInput.of("entry_point", f"there is no package {manifest.package!r} in the module")
-    for name in sorted({name.partition("/")[0].removesuffix(".py") for name in kept}):
+    for name in sorted({name.removesuffix("/__init__.py").removesuffix(".py") for name in kept}):
         if name in sys.stdlib_module_names or name in ("ray", "noodle_ray"):
             raise InvalidInput.of("module", "has a package with the name of one that Python or Ray has", name)
     return manifest, kept

@@ -21,6 +21,10 @@ class Allocator(Protocol):
         """Frees it. Raises NotFound where it is free already."""
         ...
 
+    async def allocations(self) -> Sequence[Allocation]:
+        """Everything that is held. Raises Unavailable."""
+        ...
+
     async def nodes(self) -> Sequence[Node]:
         """The nodes there are. Raises Unavailable."""
         ...

@@ -31,7 +31,7 @@ class HostRecord(Model):
     actor: str
     node_id: str
     allocation_id: str | None = None
-    loaded_at: float
+    taken_at: float
 
 
 class Load(Model):
