@@ -254,9 +254,7 @@ class TestCache:
             unpack(packed, sha256, tmp_path)
             assert is_cached(tmp_path, sha256)
 
-    def test_another_process_was_faster(
-        self, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_another_process_was_faster(self, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         packed = pack_module(module)
         sha256 = content_hash(packed)
         unpack(packed, sha256, tmp_path)

@@ -1,0 +1,259 @@
+"""The registry: publishing, yanking, routing and forgetting hosts, limits, recovery, and histories against a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
+from noodle_ray.modules.manifest import Manifest
+from noodle_ray.modules.registry import (
+    HostGone,
+    HostRecord,
+    HostRouted,
+    HostTaken,
+    Publish,
+    Recovered,
+    Registry,
+    Unrouted,
+    Yank,
+)
+from noodle_ray.modules.release import Lock, LockedModule
+from noodle_ray.records import Change, Delete, Put
+from noodle_ray.settings import Settings
+
+SHA = "a" * 64
+OTHER = "b" * 64
+
+
+def publish(name: str = "a", version: str = "1.0", sha256: str = SHA) -> Publish:
+    return Publish(Manifest(name=name, version=version, entry_point="file"), sha256, size_bytes=3, at=5.0)
+
+
+def host(epoch: int, name: str = "a", version: str = "1.0", needs: tuple[str, ...] = ()) -> HostRecord:
+    modules = tuple(LockedModule(name=each, version="1.0", sha256=SHA) for each in (*needs, name))
+    lock = Lock(requirements={name: ""}, modules=modules)
+    return HostRecord(epoch=epoch, version=version, lock=lock, actor=f"host-{name}-{epoch}", node_id="n", taken_at=1.0)
+
+
+def registry(*events: Any, limit: int = 1000) -> Registry:
+    core = Registry(Settings(max_modules=limit))
+    for event in events:
+        core.handle(event)
+    return core
+
+
+def loaded(name: str = "a", needs: tuple[str, ...] = ()) -> list[Any]:
+    return [HostTaken(name, host(1, name, needs=needs)), HostRouted(name, 1)]
+
+
+class TestPublish:
+    def test_keeps_the_release(self) -> None:
+        core = Registry(Settings())
+        [change] = core.handle(publish(version="1.0"))
+        release = core.release("a", "1.0.0")
+        assert change == Put("modules", "a==1", release.to_json())
+        assert (release.sha256, release.published_at, release.yanked) == (SHA, 5.0, False)
+        assert release.summary()["version"] == "1.0"
+
+    def test_the_same_content_again_changes_nothing(self) -> None:
+        assert registry(publish()).handle(publish()) == []
+
+    @pytest.mark.parametrize("version", ["1.0", "1.0.0"])
+    def test_other_content_under_the_same_version_is_refused(self, version: str) -> None:
+        with pytest.raises(Conflict, match="a 1.0 is published with other content"):
+            registry(publish()).handle(publish(version=version, sha256=OTHER))
+
+    def test_stops_at_the_limit(self) -> None:
+        core = registry(publish(), limit=1)
+        with pytest.raises(LimitReached, match="NOODLE_MAX_MODULES"):
+            core.handle(publish(version="2.0"))
+        assert core.handle(publish()) == []
+
+    def test_releases_are_by_name_and_newest_first(self) -> None:
+        core = registry(publish("b"), publish("a", "1.9"), publish("a", "1.10"))
+        assert [(each.name, str(each.version)) for each in core.releases()] == [
+            ("a", "1.10"),
+            ("a", "1.9"),
+            ("b", "1.0"),
+        ]
+        assert [str(each.version) for each in core.releases("A")] == ["1.10", "1.9"]
+
+    def test_unknown_ones_are_not_found(self) -> None:
+        core = registry(publish())
+        with pytest.raises(NotFound, match="no module 'z'; known: a"):
+            core.release("z", "1.0")
+        with pytest.raises(NotFound, match="no version 'a 2.0'; known: 1.0"):
+            core.release("a", "2.0")
+        with pytest.raises(InvalidInput, match="version"):
+            core.release("a", "new")
+
+
+def test_yank_once() -> None:
+    core = registry(publish())
+    [change] = core.handle(Yank("a", "1"))
+    assert core.release("a", "1.0").yanked and isinstance(change, Put) and change.document["yanked"]
+    assert core.handle(Yank("a", "1.0")) == []
+    with pytest.raises(NotFound):
+        core.handle(Yank("b", "1.0"))
+
+
+class TestLoads:
+    def test_a_host_is_taken_then_routed_then_gone(self) -> None:
+        core = registry()
+        [taken] = core.handle(HostTaken("a", host(1)))
+        assert core.load("a").serving is None and core.load("a").others == (host(1),)
+        [routed] = core.handle(HostRouted("a", 1))
+        assert core.load("a").serving == host(1) and core.load("a").others == ()
+        assert {taken.key, routed.key} == {"a"} and taken.table == "loads"
+        assert core.handle(HostGone("a", 1)) == [Delete("loads", "a")]
+        assert core.loads() == []
+
+    def test_a_swap_keeps_both_until_the_old_one_is_gone(self) -> None:
+        core = registry(*loaded(), HostTaken("a", host(2, version="2.0")), HostRouted("a", 2))
+        assert core.load("a").serving == host(2, version="2.0") and core.load("a").others == (host(1),)
+        core.handle(HostGone("a", 1))
+        assert core.load("a").hosts() == [host(2, version="2.0")]
+
+    def test_a_candidate_can_go_and_leave_the_serving_one(self) -> None:
+        core = registry(*loaded(), HostTaken("a", host(2)))
+        core.handle(HostGone("a", 2))
+        assert core.load("a").serving == host(1)
+
+    def test_a_serving_host_can_go_before_the_others(self) -> None:
+        core = registry(*loaded(), HostTaken("a", host(2)), HostGone("a", 1))
+        assert core.load("a").serving is None and core.load("a").others == (host(2),)
+
+    @pytest.mark.parametrize("event", [HostRouted("a", 9), HostGone("a", 9), HostGone("b", 1), Unrouted("b")])
+    def test_what_is_not_there(self, event: Any) -> None:
+        with pytest.raises(NotFound):
+            registry(*loaded()).handle(event)
+
+    def test_unrouted_has_no_serving_host(self) -> None:
+        core = registry(*loaded(), Unrouted("a"))
+        assert core.load("a").serving is None and core.load("a").others == (host(1),)
+
+    def test_unloading_what_others_need_names_them(self) -> None:
+        core = registry(*loaded("a"), *loaded("b", needs=("a",)), *loaded("c", needs=("a", "b")))
+        with pytest.raises(Conflict, match="a cannot be unloaded: b, c"):
+            core.handle(Unrouted("a"))
+        with pytest.raises(Conflict, match="a cannot be unloaded: b, c"):
+            core.check_unload("A")
+        assert core.load("a").serving is not None
+        core.check_unload("c")
+        with pytest.raises(NotFound, match="no loaded module 'z'; known: a, b, c"):
+            core.check_unload("z")
+
+
+def test_decide_changes_nothing() -> None:
+    core = registry(publish())
+    changes = core.decide(publish(version="2.0"))
+    assert len(core.releases()) == 1
+    core.commit(changes)
+    assert len(core.releases()) == 2
+
+
+class TestRecovery:
+    def test_rows_that_cannot_be_read_are_named(self) -> None:
+        good = registry(publish()).release("a", "1.0").to_json()
+        for modules, loads, message in (
+            ({"a==1": {"x": 1}}, {}, "row 'a==1' of modules"),
+            ({}, {"a": {"name": 3}}, "row 'a' of loads"),
+            ({"b==1": good}, {}, "'b==1' of modules is that of 'a==1'"),
+        ):
+            with pytest.raises(CorruptData, match=message):
+                Registry(Settings()).handle(Recovered(modules, loads))
+
+
+class History(RuleBasedStateMachine):
+    """Random histories: the rows that were kept always give back the same registry, and a plain model agrees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Registry(Settings(max_modules=4))
+        self.rows: dict[str, dict[str, Any]] = {"modules": {}, "loads": {}}
+        self.published: dict[tuple[str, str], str] = {}
+        self.hosts: dict[str, dict[int, HostRecord]] = {}
+        self.serving: dict[str, int] = {}
+        self.epochs = 0
+
+    def keep(self, changes: list[Change]) -> None:
+        for change in changes:
+            if isinstance(change, Put):
+                self.rows[change.table][change.key] = change.document
+            else:
+                del self.rows[change.table][change.key]
+
+    @rule(
+        name=st.sampled_from("ab"), version=st.sampled_from(["1.0", "2.0", "3.0"]), sha256=st.sampled_from([SHA, OTHER])
+    )
+    def publish(self, name: str, version: str, sha256: str) -> None:
+        before = self.published.get((name, version))
+        try:
+            self.keep(self.core.handle(publish(name, version, sha256)))
+        except Conflict:
+            assert before not in (None, sha256)
+        except LimitReached:
+            assert before is None and len(self.published) == 4
+        else:
+            assert before in (None, sha256)
+            self.published[name, version] = sha256
+
+    @rule(name=st.sampled_from("ab"))
+    def take(self, name: str) -> None:
+        self.epochs += 1
+        needs = ("a",) if name == "b" else ()
+        self.hosts.setdefault(name, {})[self.epochs] = host(self.epochs, name, needs=needs)
+        self.keep(self.core.handle(HostTaken(name, self.hosts[name][self.epochs])))
+
+    @precondition(lambda self: any(self.hosts.values()))
+    @rule(data=st.data())
+    def route(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(name for name in self.hosts if self.hosts[name])))
+        epoch = data.draw(st.sampled_from(sorted(self.hosts[name])))
+        self.keep(self.core.handle(HostRouted(name, epoch)))
+        self.serving[name] = epoch
+
+    @precondition(lambda self: any(self.hosts.values()))
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(name for name in self.hosts if self.hosts[name])))
+        epoch = data.draw(st.sampled_from(sorted(self.hosts[name])))
+        self.keep(self.core.handle(HostGone(name, epoch)))
+        del self.hosts[name][epoch]
+        if self.serving.get(name) == epoch:
+            del self.serving[name]
+
+    @rule(name=st.sampled_from("ab"))
+    def unroute(self, name: str) -> None:
+        try:
+            self.keep(self.core.handle(Unrouted(name)))
+        except NotFound:
+            assert not self.hosts.get(name)
+        except Conflict:
+            assert name == "a" and self.hosts["b"]
+        else:
+            assert name == "b" or not self.hosts.get("b")
+            self.serving.pop(name, None)
+
+    @rule()
+    def restart(self) -> None:
+        self.core = Registry(Settings(max_modules=4))
+        assert self.core.handle(Recovered(self.rows["modules"], self.rows["loads"])) == []
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        found = {(each.name, each.manifest.version): each.sha256 for each in self.core.releases()}
+        assert found == self.published
+        assert {load.name for load in self.core.loads()} == {name for name in self.hosts if self.hosts[name]}
+        for load in self.core.loads():
+            assert {each.epoch: each for each in load.hosts()} == self.hosts[load.name]
+            assert (load.serving.epoch if load.serving else None) == self.serving.get(load.name)
+
+
+TestHistory = History.TestCase
+TestHistory.settings = hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None)
