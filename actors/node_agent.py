@@ -16,12 +16,16 @@ from noodle_ray.settings import Settings
 log = structlog.get_logger()
 
 
+CPU_WINDOW_S = 0.5
+"""How long CPU use is watched for one figure; a shorter look says 0 % or 100 %."""
+
+
 def measure(disk_path: str = "/") -> ResourceMetrics:
-    """Measures this machine now: CPU use since the last call, memory, disk and network counters since boot."""
+    """Measures this machine: CPU use over half a second, memory, disk, and network counters since boot. Blocks."""
     memory, disk, network = psutil.virtual_memory(), psutil.disk_usage(disk_path), psutil.net_io_counters()
     return ResourceMetrics(
         cpu_count=psutil.cpu_count() or 1,
-        cpu_used_ratio=min(psutil.cpu_percent(interval=None) / 100, 1.0),
+        cpu_used_ratio=min(psutil.cpu_percent(interval=CPU_WINDOW_S) / 100, 1.0),
         memory_total_bytes=memory.total,
         memory_used_bytes=memory.total - memory.available,
         disk_total_bytes=disk.total,
@@ -38,7 +42,7 @@ class NodeAgent:
 
     async def __init__(self, node_id: str, manager: Any, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         self._node_id, self._manager, self._settings = node_id, manager, settings
-        self._metrics = measure()
+        self._metrics = await asyncio.to_thread(measure)
         self._loop = asyncio.get_running_loop().create_task(self._report_for_ever())
 
     async def _report_for_ever(self) -> None:

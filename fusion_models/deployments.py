@@ -156,7 +156,10 @@ class LogObserver(Observer):
 class FusionEngine:
     """Decodes what is given, asks the encoders, and fuses what came in time."""
 
-    def __init__(self, settings: Settings, handles: dict[str, DeploymentHandle[Any]]) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, handles: dict[str, DeploymentHandle[Any]]
+    ) -> None:
+        await self._open_ways(handles)
         encoders: dict[str, Encoder] = {
             modality: RemoteEncoder(handles[modality], modality)
             if modality in handles
@@ -172,6 +175,13 @@ class FusionEngine:
             pool=ThreadPoolExecutor(DECODER_THREADS, thread_name_prefix="decoder"),
             observer=LogObserver(),
         )
+
+    async def _open_ways(self, handles: dict[str, DeploymentHandle[Any]]) -> None:
+        """The first call to a deployment finds its replicas and connects: before the first request, not during it."""
+        calls = [
+            handle.encode.remote(WARM_UP[modality], ("ready", "not ready")) for modality, handle in handles.items()
+        ]
+        await asyncio.gather(*calls)
 
     async def process(self, request: MultimodalInput) -> FusionResult:
         """One answer. Raises InvalidInput, TooLarge, DeadlineExceeded or Unavailable."""

@@ -25,6 +25,7 @@ def use_token(token_file: Path) -> None:
 
 def open_connection(address: str) -> None:
     """Connects this process as a driver. Raises Unavailable where no cluster answers, or it refuses the token."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -22,13 +22,13 @@ Nodes on which the demand does not fit may get any value; they are not looked at
 
 def leftovers(pool: ResourcePool, demand: Demand) -> dict[str, Floats]:
     """For each dimension that the demand asks for: the share of the node that would be left free, 0 to 1."""
-    left = {
+    left: dict[str, Floats] = {
         dimension: (pool.free(dimension) - wanted) / np.maximum(pool.total(dimension), 1)
         for dimension, wanted in amounts_of(demand).items()
     }
     if demand.gpu_share is not None:
         fitting = np.where(pool.gpu_free >= demand.gpu_units, pool.gpu_free, 2 * UNITS)
-        tightest = np.asarray(fitting.min(axis=1, initial=2 * UNITS), np.float64)
+        tightest = fitting.min(axis=1, initial=2 * UNITS)
         left["gpu_share"] = np.asarray((tightest - demand.gpu_units) / UNITS, np.float64)
     elif demand.gpus:
         whole = (pool.gpu_free >= UNITS).sum(axis=1)
@@ -41,7 +41,7 @@ def best_fit(pool: ResourcePool, demand: Demand, random: np.random.Generator) ->
     left = leftovers(pool, demand)
     parts = {dimension: share / len(left) for dimension, share in left.items()}
     if not demand.gpu_count:
-        parts["gpu left idle"] = (pool.gpu_total > 0).any(axis=1).astype(np.float64)
+        parts["gpu left idle"] = np.asarray((pool.gpu_total > 0).any(axis=1), np.float64)
     return parts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
@@ -15,8 +16,10 @@ from rich.table import Table
 
 from noodle_ray.errors import NoodleError
 
-console = Console()
-errors = Console(stderr=True)
+# Where nobody looks at a terminal's width, lines are not broken at eighty columns.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140
+console = Console(width=_WIDTH)
+errors = Console(stderr=True, width=_WIDTH)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
