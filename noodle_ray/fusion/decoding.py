@@ -37,6 +37,9 @@ def decode_image(data: bytes) -> Pixels:
             return _pixels(image)
     except NoodleError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow's own guard, far above our limit, does not tell the size: it is at least this.
+        raise TooLarge("image", Image.MAX_IMAGE_PIXELS or 0, limits.IMAGE_PIXELS, "pixels") from error
     except Exception as error:  # decoders of hostile bytes raise nearly anything; all of it means a bad file
         problem = f"is no readable picture ({', '.join(limits.IMAGE_FORMATS)}): {type(error).__name__}"
         raise InvalidInput.of("image", problem) from error
@@ -68,8 +71,9 @@ def _shrunk(image: Image.Image) -> Image.Image:
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    left, top = (max(0, (side - LONG_SIDE) // 2) for side in image.size)
-    return image.crop((left, top, image.width - left, image.height - top))
+    width, height = (min(side, LONG_SIDE) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def decode_audio(data: bytes) -> Samples:

@@ -28,6 +28,8 @@ def _clean(value: str) -> str:
         raise ValueError("must hold more than spaces")
     if "\0" in value:
         raise ValueError("must not hold NUL characters")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must not hold lone surrogates: it is no Unicode text")
     return value
 
 
