@@ -216,10 +216,11 @@ class ModuleRegistry:
 
     async def unload(self, name: str) -> None:
         """Ends a loaded module, when its calls have. Raises NotFound, Conflict naming those loaded that need it."""
-        serving, module = self._loaded(name)
+        module = self._loaded(name)[1]
         self._core.check_unload(module.name)
         todo = module.machine.handle(hot_swap.UnloadAsked())
-        done = self._expect(module, serving.epoch)
+        [ticket] = [order.ticket for order in todo if isinstance(order, hot_swap.Unroute)]
+        done = self._expect(module, ticket)
         await self._perform(module, todo)
         await done
 

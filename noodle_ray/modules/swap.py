@@ -113,7 +113,9 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Unroute:
-    """Keep that calls go nowhere, then refuse them."""
+    """Keep that calls go nowhere, then refuse them. Finished with this number follows, when the last call has ended."""
+
+    ticket: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class StopHost:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Tell whoever waits for this host's load or swap (or, for the last one, unload) that it is done."""
+    """Tell whoever waits for this host's load or swap, or for the unload with this number, that it is done."""
 
     epoch: int
 
@@ -233,8 +235,8 @@ class HotSwap:
         if self.serving is None:
             raise Conflict(f"{self.module} is {self._state()}: there is nothing to unload")
         self._require_one_change()
-        epoch = self.serving.epoch
-        todo = [Unroute(), *self._drop_restart(), *self._retire(epoch, epoch)]
+        ticket, self.next_epoch = self.next_epoch, self.next_epoch + 1
+        todo = [Unroute(ticket), *self._drop_restart(), *self._retire(self.serving.epoch, ticket)]
         self.serving, self.serving_died, self.restarts, self.unloading = None, False, 0, bool(self.retiring)
         return todo
 
@@ -277,12 +279,11 @@ class HotSwap:
             return self._route_back(candidate, self.serving)
         old, old_died = self.serving, self.serving_died
         self.serving, self.serving_died, self.candidate, self.restarts = candidate.host, False, None, 0
-        if old is None:
-            todo: list[Instruction] = [Finished(epoch)]
-        elif old_died:
-            todo = [StopHost(old.epoch), Finished(epoch)]
-        else:
+        if old is not None and not old_died:
             todo = self._retire(old.epoch, epoch)
+        else:
+            todo = [StopHost(old.epoch)] if old is not None else []
+            todo += [] if candidate.is_restart else [Finished(epoch)]
         return todo + (self._serving_died(candidate.host) if candidate.died else [])
 
     def _route_back(self, candidate: Candidate, old: Hosted) -> list[Instruction]:

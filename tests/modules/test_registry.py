@@ -256,4 +256,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestHistory.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
