@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from noodle_ray.actors.names import FUSION_APP
 from noodle_ray.actors.ports import cluster_ports
@@ -17,11 +18,32 @@ CPUS = 0.1
 """What the ledger counts for a replica: it waits for others most of its time."""
 
 
+class WithoutOwnRequestId:
+    """Takes our X-Request-ID off an answer: Serve hands us the request's id and puts it on the answer itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = [value for name, value in scope.get("headers", ()) if name == b"x-request-id"]
+
+        async def send_once(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                kept = [(name, value) for name, value in headers if name != b"x-request-id" or value not in given]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        await self._app(scope, receive, send_once)
+
+
 def gateway_application(settings: Settings, read_token: Callable[[], str]) -> serve.Application:
     """The application that serves every route. `read_token` runs in the replica, so that no token travels."""
 
     def build() -> FastAPI:
-        return build_app(cluster_ports(FUSION_APP), settings, read_token())
+        app = build_app(cluster_ports(FUSION_APP), settings, read_token())
+        app.add_middleware(WithoutOwnRequestId)
+        return app
 
     gateway: Any = serve.ingress(build)()
     deployment: Any = serve.deployment(name="Gateway", ray_actor_options={"num_cpus": CPUS}, max_ongoing_requests=256)

@@ -159,6 +159,7 @@ def _start(
             start_new_session=True,  # all that Ray starts below it carries this session's number: stop() goes by it
         )
     _wait_until_started(process, log, role)
+    process.returncode = 0  # it outlives this object on purpose: `stop` ends it, by its session
     return StartedProcess.of(process.pid, role, node.address)
 
 

@@ -30,11 +30,14 @@ WORKERS = (
 @pytest.fixture(scope="package")
 def running() -> Iterator[LocalCluster]:
     """The cluster. When it has ended, nothing of it is left."""
+    # What is tested here is what comes back, not how fast: the machine may be busy.
+    os.environ["NOODLE_FUSION_MAX_PROCESSING_TIME"] = "20000"
     settings = read_settings()
     if not pack_directory(settings.pack, settings.cache_dir).exists():
         pytest.skip("the encoders' weights are missing: `noodle models fetch` brings them")
     with local_cluster(UpOptions(workers=WORKERS), lambda what: None) as cluster:
         yield cluster
+    del os.environ["NOODLE_FUSION_MAX_PROCESSING_TIME"]
     assert not [process for process in cluster.file.processes if ray_process.session_members(process.pid)]
     assert not cluster.settings.state_dir.exists()
     assert not ray_process.runtime_dir_for(cluster.settings.state_dir).exists()

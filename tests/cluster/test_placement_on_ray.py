@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import ray
@@ -33,6 +33,13 @@ def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
             return True
         time.sleep(0.1)
     return condition()
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_held(cluster: Cluster) -> Iterator[None]:
+    yield
+    for allocation_id in held(cluster):
+        cluster.release(allocation_id)
 
 
 def held(cluster: Cluster) -> list[str]:
@@ -91,16 +98,18 @@ def test_a_demand_that_cannot_fit_says_why(cluster: Cluster) -> None:
 
 
 def test_what_others_use_is_not_given_out(cluster: Cluster) -> None:
-    @ray.remote(num_cpus=0, num_gpus=2)
+    @ray.remote(num_cpus=0, num_gpus=2, accelerator_type="L4")
     class Hog:
         def ping(self) -> None: ...
 
     hog = Hog.remote()
-    ray.get(hog.ping.remote())
-    assert eventually(lambda: cluster.resources()["gpus"]["others"] == 2)
-    with pytest.raises(DoesNotFit):
-        cluster.hold(Demand(gpus=4))
-    ray.kill(hog)
+    try:
+        ray.get(hog.ping.remote())
+        assert eventually(lambda: cluster.resources()["gpus"]["others"] == 2)
+        with pytest.raises(DoesNotFit):
+            cluster.hold(Demand(gpus=4))
+    finally:
+        ray.kill(hog)
     assert eventually(lambda: cluster.resources()["gpus"]["others"] == 0)
     cluster.release(cluster.hold(Demand(gpus=4)).id)
 
@@ -127,11 +136,13 @@ time.sleep(60)
 """
     driver = subprocess.Popen([sys.executable, "-c", program], env=running.environment(), stdout=subprocess.PIPE)
     assert driver.stdout is not None
-    with driver.stdout as out:
-        assert out.readline() == b"held\n"
-    assert len(held(cluster)) == 1
-    driver.kill()
-    driver.wait(10)
+    try:
+        with driver.stdout as out:
+            assert out.readline() == b"held\n"
+        assert len(held(cluster)) == 1
+    finally:
+        driver.kill()
+        driver.wait(10)
     assert eventually(lambda: held(cluster) == [], 30)
     assert ray_state.groups() == {}
 

@@ -1,0 +1,120 @@
+"""The command line against a real cluster, and the main job as a script and as a Ray job."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noodle_ray import Cluster, Demand
+from noodle_ray.entry.datasets import photographs
+from noodle_ray.entry.local_cluster import LocalCluster
+
+pytestmark = pytest.mark.ray
+
+Noodle = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
+
+
+def test_status_shows_nodes_resources_and_allocations(noodle: Noodle, cluster: Cluster) -> None:
+    with cluster.allocate(Demand(cpus=1, gpu_share=0.5)) as allocation:
+        shown = noodle("status").stdout
+        explained = noodle("explain", allocation.id).stdout
+    assert "2 x A100 *" in shown
+    assert "* pretended" in shown
+    assert allocation.id in shown
+    assert "policy best-fit: 3 nodes considered, filtered out: 1 by gpu_share" in explained
+
+
+def test_json_for_programs(noodle_json: Callable[..., Any]) -> None:
+    status = noodle_json("status")
+    assert {node["name"] for node in status["nodes"]} == {"head", "gpu-a", "gpu-b"}
+    assert status["resources"]["gpus"]["total"] == 6
+    assert status["allocations"] == noodle_json("allocations") == []
+    assert {service["name"] for service in noodle_json("service", "list")} >= {"gateway", "fusion"}
+
+
+def test_modules_from_the_shell(noodle: Noodle, noodle_json: Callable[..., Any]) -> None:
+    directory = ROOT / "examples" / "modules" / "tokenizer"
+    for version in sorted(directory.iterdir()):
+        if (version / "pyproject.toml").exists():
+            assert noodle_json("module", "publish", str(version))["name"] == "tokenizer"
+    assert noodle_json("module", "resolve", "tokenizer<1.1")["modules"][0]["version"] == "1.0"
+    assert noodle_json("module", "load", "tokenizer", "<1.1")["version"] == "1.0"
+    assert noodle("module", "call", "tokenizer", "tokenize", '["Hello there"]').returncode == 0
+    assert noodle("module", "unload", "tokenizer").returncode == 0
+    assert "tokenizer" in noodle("module", "list").stdout
+
+
+def test_fuse_from_the_shell(noodle_json: Callable[..., Any], noodle: Noodle) -> None:
+    picture = next(photo.path for photo in photographs() if photo.name == "coffee")
+    candidates = ("--candidate", "a cup of coffee", "--candidate", "a rocket")
+    answer = noodle_json("fuse", "--image", str(picture), "--text", "something hot to drink", *candidates)
+    assert answer["candidates"][0]["candidate"] == "a cup of coffee"
+    assert "a cup of coffee" in noodle("fuse", "--image", str(picture), *candidates).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("explain", "nobody"), "error (not_found): no allocation 'nobody'"),
+        (("release", "nobody"), "no allocation 'nobody'"),
+        (("cordon", "nobody"), "no node 'nobody'; known: "),
+        (("module", "load", "nobody"), "error (not_found)"),
+        (("module", "call", "x", "f", "{"), "arguments: must be JSON"),
+        (("module", "call", "x", "f", "3"), "arguments: must be a JSON list or object"),
+        (("module", "publish", "/nowhere"), "error ("),
+        (("fuse",), "give at least one of text, code, image and audio"),
+        (("node", "add", "--gpus", "2"), "give --pretend"),
+        (("up",), "is running at"),
+    ],
+)
+def test_errors_are_one_line(noodle: Noodle, cluster: Cluster, arguments: tuple[str, ...], says: str) -> None:
+    run = noodle(*arguments)
+    assert run.returncode == 1
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ""
+
+
+def test_a_wrong_setting_is_named(running: LocalCluster) -> None:
+    environment = {**running.environment(), "NOODLE_NODE_TIMEOUT": "soon"}
+    command = [str(Path(sys.executable).with_name("noodle")), "status"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "NOODLE_NODE_TIMEOUT" in run.stderr
+
+
+def test_a_cordon_by_name(noodle: Noodle, noodle_json: Callable[..., Any]) -> None:
+    assert noodle("cordon", "gpu-a").returncode == 0
+    assert [node["name"] for node in noodle_json("status")["nodes"] if node["cordoned"]] == ["gpu-a"]
+    assert noodle("uncordon", "gpu-a").returncode == 0
+
+
+def shows_the_main_job(output: str) -> None:
+    assert "a Ray task in it ran on gpu-a" in output
+    assert "refused: cannot place 2 CPU, 8 GPU" in output
+    assert "swapped to wordcount 2.0.0" in output
+    assert "joint embedding: 384 numbers" in output
+    assert "without a token → 401" in output
+
+
+def test_the_main_job_as_a_script(running: LocalCluster) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "first_light.py")]
+    run = subprocess.run(command, env=running.environment(), capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    shows_the_main_job(run.stdout)
+
+
+def test_the_main_job_as_a_ray_job(running: LocalCluster) -> None:
+    ray = str(Path(sys.executable).with_name("ray"))
+    script = ROOT / "examples" / "first_light.py"
+    job = [ray, "job", "submit", "--address", running.file.dashboard_url, "--", sys.executable, str(script)]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(running.settings.state_dir / "token")}
+    environment = {**os.environ, **token}
+    run = subprocess.run(job, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    shows_the_main_job(run.stdout)

@@ -1,0 +1,102 @@
+"""Modules on a real cluster, with the real node manager: from a directory to a swap, in Python and over HTTP."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from noodle_ray import Cluster
+from noodle_ray.errors import Conflict, InvalidInput, ModuleFailed, NotFound, Unresolvable
+from noodle_ray.modules.artefact import pack_module
+
+pytestmark = pytest.mark.ray
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "modules"
+VERSIONS = sorted(path.parent for path in EXAMPLES.glob("*/*/pyproject.toml"))
+TEXT = "The cat and the dog and the cat"
+
+
+@pytest.fixture(autouse=True)
+def published(cluster: Cluster) -> Iterator[None]:
+    for directory in VERSIONS:
+        cluster.modules.publish(directory)
+    yield
+    for module in cluster.modules.list():
+        if module["loaded"]:
+            cluster.modules.unload(module["name"])
+
+
+def test_published_twice_is_there_once(cluster: Cluster) -> None:
+    versions = {module["name"]: module["versions"] for module in cluster.modules.list()}
+    assert versions == {"tokenizer": ["1.1", "1.0"], "wordcount": ["2.0.0", "1.0.0"]}
+
+
+def test_load_call_swap(cluster: Cluster) -> None:
+    loaded = cluster.modules.load("wordcount", "<2")
+    assert loaded["version"] == "1.0.0"
+    assert loaded["node_id"] in {node.id for node in cluster.nodes()}
+    (allocation,) = cluster.allocations()
+    assert allocation.owner == "module:wordcount"
+    assert allocation.node_id == loaded["node_id"]
+    assert cluster.modules.call("wordcount", "count", TEXT)["the"] == 3
+    assert cluster.modules.swap("wordcount")["version"] == "2.0.0"
+    assert "the" not in cluster.modules.call("wordcount", "count", TEXT)
+    cluster.modules.unload("wordcount")
+    assert cluster.allocations() == []
+
+
+def test_the_same_over_http(http: httpx.Client) -> None:
+    again = http.post(
+        "/api/modules", content=pack_module(VERSIONS[0]), headers={"Content-Type": "application/zip"}
+    ).raise_for_status()
+    assert again.json()["name"] == "tokenizer"
+    lock = http.post("/api/modules/resolve", json={"requirements": {"wordcount": ">=2"}}).raise_for_status().json()
+    assert [module["name"] for module in lock["modules"]] == ["tokenizer", "wordcount"]
+    http.post("/api/modules/wordcount/load", json={"constraint": "<2"}).raise_for_status()
+    call = {"function": "count", "args": [TEXT]}
+    assert http.post("/api/modules/wordcount/call", json=call).raise_for_status().json()["result"]["cat"] == 2
+    http.post("/api/modules/wordcount/swap", json={}).raise_for_status()
+    assert http.get("/api/modules/wordcount").raise_for_status().json()["loaded"] == "2.0.0"
+    assert http.delete("/api/modules/wordcount").status_code == 204
+    assert http.post("/api/modules/wordcount/call", json=call).status_code == 404
+
+
+def test_a_new_version_that_breaks_leaves_the_old_one_serving(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.modules.load("wordcount", "<2")
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.noodle.module]\nname = "wordcount"\nversion = "3.0.0"\nentry_point = "broken:Counter"\n'
+    )
+    (tmp_path / "broken.py").write_text("raise RuntimeError('half-baked')\n")
+    cluster.modules.publish(tmp_path)
+    with pytest.raises(ModuleFailed, match="half-baked"):
+        cluster.modules.swap("wordcount")
+    assert cluster.modules.call("wordcount", "count", TEXT)["the"] == 3
+    cluster.modules.yank("wordcount", "3.0.0")
+    assert cluster.modules.resolve({"wordcount": ""})["modules"][-1]["version"] == "2.0.0"
+    with pytest.raises(Conflict):
+        cluster.modules.load("wordcount")
+
+
+def test_bad_input_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="nobody"):
+        cluster.modules.load("nobody")
+    with pytest.raises(NotFound):
+        cluster.modules.call("nobody", "f")
+    with pytest.raises(Unresolvable, match="wordcount"):
+        cluster.modules.resolve({"wordcount": ">=9"})
+    with pytest.raises(InvalidInput):
+        cluster.modules.resolve({"wordcount": "about two"})
+    with pytest.raises(InvalidInput):
+        cluster.modules.publish(b"no archive")
+    with pytest.raises((InvalidInput, NotFound)):
+        cluster.modules.publish(tmp_path)
+
+
+def test_a_modules_own_error_is_told_with_its_trace(cluster: Cluster) -> None:
+    cluster.modules.load("wordcount", "<2")
+    with pytest.raises(ModuleFailed) as caught:
+        cluster.modules.call("wordcount", "count", 3)
+    assert "Traceback" in caught.value.trace
+    with pytest.raises(NotFound, match="count"):
+        cluster.modules.call("wordcount", "_secret")
