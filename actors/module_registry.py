@@ -302,6 +302,8 @@ class ModuleRegistry:
                     await self._keep_for_sure(Unrouted(module.name))
                 case hot_swap.Retire():
                     self._spawn(self._retire(module, order.epoch, module.held[order.epoch]))
+                case hot_swap.StopHost() if order.after_s:
+                    self._spawn(self._stop_host(module, order.epoch, order.after_s))
                 case hot_swap.StopHost():
                     await self._stop_host(module, order.epoch)
                 case hot_swap.Finished():
@@ -311,9 +313,13 @@ class ModuleRegistry:
                     _reject(module.waiting.pop(order.epoch, None), order.error)
                 case _:
                     assert_never(order)
-        if module.machine.phase == "empty" and self._modules.get(module.name) is module:
-            del self._modules[module.name]
+        self._tidy(module)
         module.announce()
+
+    def _tidy(self, module: Module) -> None:
+        """Forgets a module that is not loaded any more, once its last host is gone."""
+        if module.machine.phase == "empty" and not module.held and self._modules.get(module.name) is module:
+            del self._modules[module.name]
 
     async def _start_host(self, module: Module, order: hot_swap.StartHost, held: Held) -> None:
         await asyncio.sleep(order.after_s)
@@ -461,8 +467,10 @@ class ModuleRegistry:
             log.warning("host_died_while_draining", module=module.name, error=str(error))
         await self._handle(module, hot_swap.Drained(epoch))
 
-    async def _stop_host(self, module: Module, epoch: int) -> None:
+    async def _stop_host(self, module: Module, epoch: int, after_s: float = 0.0) -> None:
         """Ends a host at whatever stage it is, and frees what it holds."""
+        if after_s:
+            await asyncio.sleep(after_s)
         held = module.held.pop(epoch, None)
         if held is None:
             return
@@ -475,6 +483,7 @@ class ModuleRegistry:
             await self._release(held.allocation_id)
         if held.recorded:
             await self._keep_for_sure(HostGone(module.name, epoch))
+        self._tidy(module)
 
     async def _host_died(self, module: Module, epoch: int) -> None:
         held = module.held.get(epoch)
@@ -583,7 +592,6 @@ class ModuleRegistry:
         for record in load.others:
             self._spawn(self._stop_host(module, record.epoch))
         if serving is None:
-            del self._modules[load.name]
             return
         machine.serving = hot_swap.Hosted(serving.epoch, serving.version)
         host = module.held[serving.epoch].host

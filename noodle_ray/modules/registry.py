@@ -199,7 +199,7 @@ class Registry:
         return [
             load.name
             for load in self.loads()
-            if load.name != name and any(name in host.lock.versions() for host in load.hosts())
+            if load.name != name and load.serving is not None and name in load.serving.lock.versions()
         ]
 
     def check_unload(self, name: str) -> None:

@@ -16,6 +16,8 @@ Phase = Literal["empty", "loading", "checking", "switching", "draining", "servin
 
 MAX_BACKOFF_S = 30.0
 FIRST_BACKOFF_S = 0.25
+LINGER_S = 5.0
+"""How long a host that was replaced stays after its last call: calls on their way to it must still be told to turn."""
 
 # -- events
 
@@ -127,9 +129,10 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class StopHost:
-    """End the host and free what it holds. Nothing comes back."""
+    """After `after_s`, end the host and free what it holds. Nothing comes back, and nothing waits for it."""
 
     epoch: int
+    after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,7 @@ class HotSwap:
             case HostDied():
                 return self._died(event.epoch)
             case Drained():
-                return self._drained(event.epoch)
+                return self._drained(event.epoch, linger_s=0.0 if self.unloading else LINGER_S)
         assert_never(event)
 
     # -- what is asked
@@ -312,7 +315,7 @@ class HotSwap:
 
     def _died(self, epoch: int) -> list[Instruction]:
         if epoch in self.retiring:
-            return self._drained(epoch)
+            return self._drained(epoch, linger_s=0.0)
         if self.candidate is not None and self._is_candidate(epoch):
             if self.candidate.phase == "switching":
                 self.candidate.died = True  # the switch is being kept; what to do depends on how that ends
@@ -341,12 +344,12 @@ class HotSwap:
         self.retiring[epoch] = for_epoch
         return [Retire(epoch)]
 
-    def _drained(self, epoch: int) -> list[Instruction]:
+    def _drained(self, epoch: int, linger_s: float) -> list[Instruction]:
         if epoch not in self.retiring:
             return []
         for_epoch = self.retiring.pop(epoch)
         self.unloading = self.unloading and bool(self.retiring)
-        return [StopHost(epoch), Finished(for_epoch)]
+        return [StopHost(epoch, linger_s), Finished(for_epoch)]
 
     def _death(self) -> ModuleFailed:
         return ModuleFailed(self.module, "its host died")

@@ -106,7 +106,7 @@ class TestRefusal:
 
     def test_of_an_unknown_module(self) -> None:
         with pytest.raises(
-            Unresolvable, match="a 1 needs z in any version, no version of z will do .no z is published"
+            Unresolvable, match=r"a 1 needs z in any version, no version of z will do .no z is published"
         ):
             resolve({"a": ""}, release("a", "1", z=""))
 

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from noodle_ray.errors import Conflict, ModuleFailed
 from noodle_ray.modules.swap import (
+    LINGER_S,
     MAX_BACKOFF_S,
     CheckHealth,
     Drained,
@@ -68,7 +69,7 @@ class TestPaths:
         assert play(machine, Loaded(2), Healthy(2)) == [Route(2)]
         assert machine.handle(Routed(2)) == [Retire(1)]
         assert machine.phase == "draining"
-        assert machine.handle(Drained(1)) == [StopHost(1), Finished(2)]
+        assert machine.handle(Drained(1)) == [StopHost(1, LINGER_S), Finished(2)]
         assert machine.phase == "serving"
 
     @pytest.mark.parametrize("before", [[], [Loaded(2)], [Loaded(2), Healthy(2)]], ids=["load", "check", "route"])
@@ -161,7 +162,7 @@ class TestDeaths:
         machine = loaded()
         todo = play(machine, SwapAsked("2"), Loaded(2), Healthy(2), Routed(2), HostDied(2))
         assert todo == [StartHost(3, "2", 0.0)]
-        assert machine.handle(Drained(1)) == [StopHost(1), Finished(2)]
+        assert machine.handle(Drained(1)) == [StopHost(1, LINGER_S), Finished(2)]
 
     def test_a_module_that_keeps_dying_can_be_mended_or_ended(self) -> None:
         machine = loaded()

@@ -1,0 +1,463 @@
+"""Modules on a real Ray: published, loaded, called, swapped under load, broken, killed, and back again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from noodle_ray.actors import names, ray_state
+from noodle_ray.actors.module_calls import ModuleCaller
+from noodle_ray.actors.module_registry import ModuleRegistry
+from noodle_ray.actors.ray_errors import await_ref, get
+from noodle_ray.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    ModuleFailed,
+    NoodleError,
+    NotFound,
+    Unavailable,
+    Unresolvable,
+)
+from noodle_ray.modules.archive import write_entries
+from noodle_ray.modules.artefact import pack_module
+from noodle_ray.nodes.membership import Node
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.settings import Settings
+
+pytestmark = pytest.mark.ray
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "modules"
+LOADING_TIMEOUT_MS = 15_000
+
+
+def allocator() -> Callable[[], Any]:
+    """A factory of an allocator that puts everything on the one node; by value, so that the actor's process has it."""
+
+    class OneNode:
+        def __init__(self) -> None:
+            self.held: dict[str, Allocation] = {}
+
+        async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
+            [node] = await self.nodes()
+            allocation = Allocation.model_construct(
+                id=f"noodle-{len(self.held)}{time.time_ns()}", epoch=0, demand=demand, node_id=node.id, owner=owner
+            )
+            made = await asyncio.to_thread(
+                ray_state.create_group, allocation.group, demand.ray_resources(), node.id, 10.0
+            )
+            assert made
+            self.held[allocation.id] = allocation
+            return allocation
+
+        async def release(self, allocation_id: str) -> None:
+            allocation = self.held.pop(allocation_id, None)
+            if allocation is None:
+                raise NotFound("allocation", allocation_id)
+            assert await asyncio.to_thread(ray_state.remove_group, allocation.group, 10.0)
+
+        async def allocations(self) -> list[Allocation]:
+            return list(self.held.values())
+
+        async def nodes(self) -> list[Node]:
+            resources = NodeResources.of(cpus=2, gpus=1)
+            return [
+                Node(id=node, name="n", address="127.0.0.1", resources=resources, joined_at=0, heard_at=0)
+                for node in await asyncio.to_thread(ray_state.live_nodes)
+            ]
+
+    return OneNode
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    before = {name: os.environ.get(name) for name in ("RAY_TMPDIR", "RAY_AUTH_MODE")}
+    with tempfile.TemporaryDirectory(prefix="nr", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "ray").mkdir()
+        os.environ |= {"RAY_TMPDIR": str(Path(folder) / "ray"), "RAY_AUTH_MODE": "disabled"}
+        ray.init(
+            num_cpus=2,
+            num_gpus=1,
+            object_store_memory=80 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            namespace="somebody-else",
+        )
+        yield Settings(
+            state_dir=Path(folder) / "state",
+            cache_dir=Path(folder) / "cache",
+            module_loading_timeout_ms=LOADING_TIMEOUT_MS,
+        )
+        ray.shutdown()
+    for name, value in before.items():
+        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
+@pytest.fixture(scope="module")
+def registry(settings: Settings) -> Any:
+    actor = ray.remote(ModuleRegistry).options(**names.on_the_head(names.MODULE_REGISTRY)).remote(settings, allocator())
+    get(actor.ping.remote(), timeout_s=60)
+    for manifest in sorted(EXAMPLES.glob("*/*/pyproject.toml")):
+        get(actor.publish.remote(pack_module(manifest.parent)), timeout_s=30)
+    return actor
+
+
+@pytest.fixture
+def caller(registry: Any) -> ModuleCaller:
+    return ModuleCaller(registry)
+
+
+def module(name: str, version: str, code: str, more: str = "") -> bytes:
+    """A packed module whose one file, named after it, has this code."""
+    file = name.replace("-", "_")
+    manifest = f'[tool.noodle.module]\nname = "{name}"\nversion = "{version}"\nentry_point = "{file}"\n{more}'
+    return write_entries({"pyproject.toml": manifest.encode(), f"{file}.py": code.encode()})
+
+
+async def publish(registry: Any, name: str, version: str, code: str, more: str = "") -> dict[str, Any]:
+    published: dict[str, Any] = await await_ref(registry.publish.remote(module(name, version, code, more)))
+    return published
+
+
+async def until(holds: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not await holds():  # noqa: ASYNC110 - what is waited for is in another process
+            await asyncio.sleep(0.05)
+
+
+async def process_of(registry: Any) -> int:
+    pid: int = await await_ref(registry.__ray_call__.remote(lambda actor: os.getpid()))
+    return pid
+
+
+async def kill(registry: Any) -> None:
+    """Kills the registry's process, and waits until Ray has brought it back."""
+    before = await process_of(registry)
+    os.kill(before, signal.SIGKILL)
+
+    async def is_back() -> bool:
+        try:
+            return await process_of(registry) != before
+        except Unavailable:
+            return False
+
+    await until(is_back)
+
+
+async def has(condition: Callable[[], bool]) -> bool:
+    return condition()
+
+
+async def loaded_version(registry: Any, name: str) -> str | None:
+    described = await await_ref(registry.describe.remote(name))
+    version: str | None = described["loaded"]
+    return version
+
+
+class TestExamples:
+    async def test_publish_resolve_load_call_swap_unload(self, registry: Any, caller: ModuleCaller) -> None:
+        lock = await await_ref(registry.resolve.remote({"wordcount": "<2"}))
+        assert [(each["name"], each["version"]) for each in lock["modules"]] == [
+            ("tokenizer", "1.1"),
+            ("wordcount", "1.0.0"),
+        ]
+        loaded = await await_ref(registry.load.remote("wordcount", "<2"))
+        assert (loaded["version"], loaded["previous"], loaded["lock"]) == ("1.0.0", None, lock)
+        assert loaded["node_id"] in ray_state.live_nodes()
+        assert {"place", "host", "unpack", "import", "check", "route", "total"} <= loaded["milliseconds"].keys()
+        text = "To be, or not to be: that is the question."
+        assert (await caller.call("wordcount", "count", [text], {}))["to"] == 2
+
+        swapped = await await_ref(registry.swap.remote("WordCount"))
+        assert (swapped["version"], swapped["previous"]) == ("2.0.0", "1.0.0")
+        assert await caller.call("wordcount", "count", [], {"text": text}) == {"question": 1}
+        with pytest.raises(ModuleFailed, match="k must be at least 1") as failed:
+            await caller.call("wordcount", "top", [text, 0], {})
+        assert "counter.py" in failed.value.trace
+
+        with pytest.raises(Conflict, match=r"2\.0\.0 runs already"):
+            await await_ref(registry.swap.remote("wordcount"))
+        with pytest.raises(Conflict, match="wordcount is loaded: swap it"):
+            await await_ref(registry.load.remote("wordcount"))
+
+        await await_ref(registry.load.remote("tokenizer"))
+        with pytest.raises(Conflict, match="tokenizer cannot be unloaded: wordcount"):
+            await await_ref(registry.unload.remote("tokenizer"))
+        await await_ref(registry.unload.remote("wordcount"))
+        await await_ref(registry.unload.remote("tokenizer"))
+        with pytest.raises(NotFound, match="no loaded module 'wordcount'"):
+            await caller.call("wordcount", "count", [text], {})
+
+    async def test_publishing_again_is_no_error_and_other_content_is(self, registry: Any) -> None:
+        archive = pack_module(EXAMPLES / "tokenizer" / "1.0")
+        first = await await_ref(registry.publish.remote(archive))
+        assert await await_ref(registry.publish.remote(archive)) == first
+        with pytest.raises(Conflict, match="published with other content"):
+            await publish(registry, "tokenizer", "1.0.0", "x = 1")
+
+
+ECHO = """
+import asyncio, os, time
+
+def slow(number):
+    time.sleep(0.02)
+    return (VERSION, number)
+
+async def waits(number):
+    await asyncio.sleep(0.02)
+    return (VERSION, number)
+
+def pid():
+    return os.getpid()
+
+def sleeps(seconds):
+    time.sleep(seconds)
+    return VERSION
+"""
+
+
+class TestSwap:
+    async def test_loses_no_call(self, registry: Any) -> None:
+        for version in ("1", "2", "3"):
+            await publish(registry, "echo", version, f"VERSION = {version}\n{ECHO}")
+        await await_ref(registry.load.remote("echo", "==1"))
+        answers: list[tuple[int, int]] = []
+        done = False
+
+        async def calls(caller: ModuleCaller, function: str) -> int:
+            number = 0
+            while not done:
+                answer = await caller.call("echo", function, [number], {})
+                assert answer[1] == number
+                answers.append(answer)
+                number += 1
+            return number
+
+        callers = [ModuleCaller(registry) for _ in range(4)]
+        running = [asyncio.ensure_future(calls(each, kind)) for each in callers for kind in ("slow", "waits")]
+        for version in ("2", "3", "1"):
+            seen = len(answers)
+            await await_ref(registry.swap.remote("echo", f"=={version}"))
+            await until(lambda seen=seen: has(lambda: len(answers) > seen + 20))  # type: ignore[misc]
+        done = True
+        made = sum(await asyncio.gather(*running))
+        assert len(answers) == made
+        assert {version for version, _ in answers} == {1, 2, 3}
+        assert {version for version, _ in answers[-8:]} == {1}
+        await await_ref(registry.unload.remote("echo"))
+
+    async def test_lets_a_call_end_on_the_version_it_began_on(self, registry: Any, caller: ModuleCaller) -> None:
+        await await_ref(registry.load.remote("echo", "==1"))
+        old = asyncio.ensure_future(caller.call("echo", "sleeps", [1.5], {}))
+        await asyncio.sleep(0.3)
+        swapped = await await_ref(registry.swap.remote("echo", "==2"))
+        assert swapped["version"] == "2" and old.done() and await old == 1
+        await await_ref(registry.unload.remote("echo"))
+
+    @pytest.mark.parametrize(
+        ("code", "more", "error", "message"),
+        [
+            ("raise OSError('no such device')", "", ModuleFailed, "no such device"),
+            ("import sys; sys.exit(3)", "", ModuleFailed, "SystemExit"),
+            ("import os; os._exit(3)", "", NoodleError, "its host died|gone or cannot be reached"),
+            ("def well(): return False", 'health_check = "well"', ModuleFailed, "health check answered False"),
+            ("def well(): raise ValueError('ill')", 'health_check = "well"', ModuleFailed, "ill"),
+            ("x = 1", 'health_check = "well"', ModuleFailed, "has no function 'well'"),
+            ("x = 1", 'requires = {nowhere = ">=1"}', Unresolvable, "no nowhere is published"),
+        ],
+        ids=["raises", "exits", "dies", "unwell", "health-raises", "no-health-check", "unresolvable"],
+    )
+    async def test_a_broken_version_rolls_back(
+        self,
+        registry: Any,
+        caller: ModuleCaller,
+        request: pytest.FixtureRequest,
+        code: str,
+        more: str,
+        error: type[NoodleError],
+        message: str,
+    ) -> None:
+        name = f"broken-{request.node.callspec.id}"
+        await publish(registry, name, "1.0", "def hello(): return 'hello'")
+        await await_ref(registry.load.remote(name))
+        await publish(registry, name, "2.0", f"def hello(): return 'never'\n{code}", more)
+        with pytest.raises(error, match=message):
+            await await_ref(registry.swap.remote(name, ">=2"))
+        assert await caller.call(name, "hello", [], {}) == "hello"
+        assert await loaded_version(registry, name) == "1.0"
+        await await_ref(registry.unload.remote(name))
+
+    async def test_a_first_load_that_fails_leaves_nothing(self, registry: Any) -> None:
+        await publish(registry, "stillborn", "1.0", "1 / 0")
+        with pytest.raises(ModuleFailed, match="ZeroDivisionError"):
+            await await_ref(registry.load.remote("stillborn"))
+        assert await loaded_version(registry, "stillborn") is None
+        with pytest.raises(NotFound):
+            await await_ref(registry.route.remote("stillborn"))
+
+
+class TestDeath:
+    async def test_of_a_host_ends_its_calls_and_it_comes_back(self, registry: Any, caller: ModuleCaller) -> None:
+        await await_ref(registry.load.remote("echo", "==1"))
+        pid = await caller.call("echo", "pid", [], {})
+        in_flight = asyncio.ensure_future(caller.call("echo", "sleeps", [30], {}))
+        await asyncio.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ModuleFailed, match="its host ended before it answered"):
+            await in_flight
+
+        async def answers() -> bool:
+            try:
+                return bool(await caller.call("echo", "pid", [], {}) != pid)
+            except ModuleFailed:
+                return False  # sent before anybody knew of the death
+
+        await until(answers)
+        assert await loaded_version(registry, "echo") == "1"
+        await await_ref(registry.unload.remote("echo"))
+
+    async def test_of_the_registry_changes_nothing(self, registry: Any, caller: ModuleCaller) -> None:
+        await await_ref(registry.load.remote("echo", "==1"))
+        pid = await caller.call("echo", "pid", [], {})
+        before = await await_ref(registry.modules.remote())
+        await kill(registry)
+        assert await ModuleCaller(registry).call("echo", "pid", [], {}) == pid
+        assert await await_ref(registry.modules.remote()) == before
+        swapped = await await_ref(registry.swap.remote("echo", "==2"))
+        assert swapped["previous"] == "1"
+        await await_ref(registry.unload.remote("echo"))
+
+    async def test_of_both_brings_the_module_back(self, registry: Any, caller: ModuleCaller) -> None:
+        await await_ref(registry.load.remote("echo", "==1"))
+        pid = await caller.call("echo", "pid", [], {})
+        os.kill(pid, signal.SIGKILL)
+        await kill(registry)
+        fresh = ModuleCaller(registry)
+
+        async def answers() -> bool:
+            try:
+                return bool(await fresh.call("echo", "pid", [], {}) != pid)
+            except ModuleFailed:
+                return False
+
+        await until(answers)
+        assert await loaded_version(registry, "echo") == "1"
+        await await_ref(registry.unload.remote("echo"))
+
+
+class TestPlacement:
+    async def test_a_module_with_a_gpu_runs_within_its_group(self, registry: Any, caller: ModuleCaller) -> None:
+        code = "import os\ndef devices(): return os.environ.get('CUDA_VISIBLE_DEVICES')"
+        await publish(registry, "seer", "1.0", code, "resources = {cpus = 0.5, gpu_share = 0.5}")
+        loaded = await await_ref(registry.load.remote("seer"))
+        assert not loaded["warm"]
+        assert await caller.call("seer", "devices", [], {}) == "0"
+        assert len(ray_state.groups()) == 1
+        await await_ref(registry.unload.remote("seer"))
+        assert ray_state.groups() == {}
+
+    async def test_a_module_with_cpus_holds_them(self, registry: Any) -> None:
+        await publish(registry, "adder", "1.0", "def add(a, b): return a + b", "resources = {cpus = 1}")
+        await publish(registry, "adder", "2.0", "raise ValueError", "resources = {cpus = 1}")
+        await await_ref(registry.load.remote("adder", "<2"))
+        assert len(ray_state.groups()) == 1
+        with pytest.raises(ModuleFailed):
+            await await_ref(registry.swap.remote("adder"))
+        assert len(ray_state.groups()) == 1
+        await await_ref(registry.unload.remote("adder"))
+        assert ray_state.groups() == {}
+
+    async def test_warm_hosts_come_back(self, registry: Any) -> None:
+        async def one_is_ready() -> bool:
+            named = ray.util.list_named_actors(all_namespaces=True)
+            return any(entry["name"].startswith("module-host-") for entry in named)
+
+        await until(one_is_ready)
+        await asyncio.sleep(1.5)
+        loaded = await await_ref(registry.load.remote("tokenizer"))
+        assert loaded["warm"]
+        await await_ref(registry.unload.remote("tokenizer"))
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("archive", [b"", b"PK", b"x" * 1000, write_entries({"a": b"x"})])
+    async def test_no_module(self, registry: Any, archive: bytes) -> None:
+        with pytest.raises(InvalidInput):
+            await await_ref(registry.publish.remote(archive))
+
+    async def test_unknown_names_and_versions(self, registry: Any, caller: ModuleCaller) -> None:
+        with pytest.raises(NotFound, match="no module 'nothing'"):
+            await await_ref(registry.load.remote("nothing"))
+        with pytest.raises(Unresolvable, match="needs tokenizer >=9"):
+            await await_ref(registry.load.remote("tokenizer", ">=9"))
+        with pytest.raises(InvalidInput, match=r"requirements\.tokenizer"):
+            await await_ref(registry.load.remote("tokenizer", "newest"))
+        with pytest.raises(NotFound, match="no loaded module"):
+            await await_ref(registry.swap.remote("tokenizer"))
+        with pytest.raises(NotFound, match="no loaded module"):
+            await caller.call("nothing", "x", [], {})
+        with pytest.raises(InvalidInput, match="name"):
+            await caller.call("no such", "x", [], {})
+        with pytest.raises(NotFound, match="no version"):
+            await await_ref(registry.yank.remote("tokenizer", "7"))
+
+    async def test_what_a_call_can_get_wrong(self, registry: Any, caller: ModuleCaller) -> None:
+        code = """
+import threading
+def _hidden(): return 1
+def lock(): return threading.Lock()
+def numbers(): yield 1
+def stops(): raise StopIteration
+def exits(): raise SystemExit(2)
+async def breaks(): raise KeyError('gone')
+"""
+        await publish(registry, "odd", "1.0", code)
+        await await_ref(registry.load.remote("odd"))
+        with pytest.raises(NotFound, match=r"no function 'odd._hidden'; known: breaks, exits, lock, numbers, stops"):
+            await caller.call("odd", "_hidden", [], {})
+        with pytest.raises(InvalidInput, match="arguments: too many positional arguments; the function is stops"):
+            await caller.call("odd", "stops", [1], {})
+        for function, problem in (
+            ("lock", "cannot pickle"),
+            ("numbers", "generator"),
+            ("stops", "StopIteration"),
+            ("exits", "SystemExit: 2"),
+            ("breaks", "KeyError: 'gone'"),
+        ):
+            with pytest.raises(ModuleFailed, match=problem):
+                await caller.call("odd", function, [], {})
+        await await_ref(registry.unload.remote("odd"))
+
+    async def test_a_package_that_is_installed_here_already(self, registry: Any) -> None:
+        await publish(registry, "numpy", "1.0", "x = 1")
+        with pytest.raises(InvalidInput, match="package 'numpy' has the name of one that is installed"):
+            await await_ref(registry.load.remote("numpy"))
+
+    async def test_a_yanked_version_is_not_chosen(self, registry: Any) -> None:
+        await publish(registry, "yanked", "1.0", "x = 1")
+        assert (await await_ref(registry.yank.remote("yanked", "1")))["yanked"]
+        with pytest.raises(Unresolvable, match="yanked"):
+            await await_ref(registry.load.remote("yanked"))
+
+
+async def test_a_load_that_hangs_is_ended_in_time(settings: Settings) -> None:
+    """With a registry of its own, whose patience is short."""
+    short = settings.model_copy(update={"module_loading_timeout_ms": 4000, "state_dir": settings.state_dir / "short"})
+    actor = ray.remote(ModuleRegistry).options(num_cpus=0).remote(short, allocator())
+    await publish(actor, "hangs", "1.0", "import time; time.sleep(600)")
+    with pytest.raises(
+        DeadlineExceeded, match=r"loading hangs 1.0 \(place .* ms, host .* ms.*\) did not finish within"
+    ):
+        await await_ref(actor.load.remote("hangs"))
+    assert await loaded_version(actor, "hangs") is None
+    ray.kill(actor)
