@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 
 from noodle_ray import __version__
 from noodle_ray.actors import names
@@ -16,6 +17,7 @@ from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.actors.service_directory import ServiceDirectory
+from noodle_ray.errors import Unavailable
 from noodle_ray.fusion_models.deployments import build_application
 from noodle_ray.services.directory import Registration
 from noodle_ray.settings import Settings
@@ -35,12 +37,27 @@ def start_actors(settings: Settings) -> None:
         get(actor.ping.remote(), timeout_s=START_TIMEOUT_S)
 
 
-def start_applications(settings: Settings, gateway_url: str, read_token: Callable[[], str]) -> None:
-    """Deploys the encoders and the gateway, and returns when both serve."""
-    url = urlsplit(gateway_url)
-    serve.start(proxy_location="HeadOnly", http_options={"host": url.hostname, "port": url.port})
-    serve.run(build_application(settings), name=names.FUSION_APP, route_prefix=None)
-    serve.run(gateway_application(settings, read_token), name=names.GATEWAY_APP, route_prefix="/")
+def start_gateway(settings: Settings, host: str, port: int, read_token: Callable[[], str]) -> None:
+    """Starts Serve's HTTP side and the gateway behind it. Raises Unavailable with what Serve says."""
+    with _clear_failures("the gateway"):
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        serve.run(gateway_application(settings, read_token), name=names.GATEWAY_APP, route_prefix="/")
+
+
+def start_fusion(settings: Settings) -> None:
+    """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData."""
+    application = build_application(settings)
+    with _clear_failures("the fusion service"):
+        serve.run(application, name=names.FUSION_APP, route_prefix=None)
+
+
+@contextmanager
+def _clear_failures(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (RayError, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise Unavailable(f"{what} did not start: {lines[-1] if lines else type(error).__name__}") from error
 
 
 def register_components(gateway_url: str) -> None:

@@ -50,11 +50,10 @@ def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFil
     """Starts a cluster on this machine. Raises Conflict where one of this state directory runs, or a port is taken."""
     cluster = start_ray(settings, options, progress)
     try:
-        install(settings, cluster, progress)
+        return install(settings, cluster, options.gateway_host, options.gateway_port, progress)
     except BaseException:
         down(settings, progress)
         raise
-    return cluster
 
 
 def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFile:
@@ -63,13 +62,14 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
     environment = ray_process.ray_environment(settings, ensure_token(settings.state_dir))
     port = _choose_port(options.port, 6379)
     dashboard_port = _choose_port(options.dashboard_port, 8265, "127.0.0.1")
-    gateway_port = _choose_port(options.gateway_port, 8000, options.gateway_host)
+    if options.gateway_port:
+        ray_process.require_port(options.gateway_port, options.gateway_host)
     progress("starting Ray")
     head = ray_process.start_head(options.head, port, dashboard_port, environment, _logs(settings))
     cluster = ClusterFile(
         address=f"{options.head.address}:{port}",
         dashboard_url=f"http://127.0.0.1:{dashboard_port}",
-        gateway_url=f"http://{options.gateway_host}:{gateway_port}",
+        gateway_url="",
         unguarded_ports=tuple(int(environment[name]) for name in ray_process.UNGUARDED_PORTS),
         processes=(head,),
     )
@@ -151,7 +151,9 @@ def host_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def install(settings: Settings, cluster: ClusterFile, progress: Progress) -> None:
+def install(
+    settings: Settings, cluster: ClusterFile, gateway_host: str, gateway_port: int, progress: Progress
+) -> ClusterFile:
     """Puts our actors and applications onto a running Ray. The environment must hold the cluster's variables."""
     # Ray and Serve read their variables when they are imported: not before they are set.
     from noodle_ray.entry import components
@@ -162,8 +164,14 @@ def install(settings: Settings, cluster: ClusterFile, progress: Progress) -> Non
         progress("starting the node manager, the module registry and the service directory")
         components.start_actors(settings)
         progress("starting the encoders and the gateway (the encoders load their models now)")
-        components.start_applications(settings, cluster.gateway_url, lambda: read_token(settings.state_dir))
+        # Chosen only now: between choosing a port and listening on it, another may take it.
+        port = _choose_port(gateway_port, 8000, gateway_host)
+        components.start_gateway(settings, gateway_host, port, lambda: read_token(settings.state_dir))
+        components.start_fusion(settings)
+        cluster = cluster.model_copy(update={"gateway_url": f"http://{gateway_host}:{port}"})
         components.register_components(cluster.gateway_url)
+    cluster.save(settings.state_dir)
+    return cluster
 
 
 def down(settings: Settings, progress: Progress) -> int:
@@ -208,16 +216,8 @@ def attach(settings: Settings, address: str, gateway_host: str, gateway_port: in
     """Installs onto a Ray that already runs, or again; LEFT_TO_RAY says what stays as that Ray was started."""
     _refuse_if_running(settings, attached_too=False)
     ensure_token(settings.state_dir)
-    port = _choose_port(gateway_port, 8000, gateway_host)
-    cluster = ClusterFile(
-        address=address,
-        dashboard_url="",
-        gateway_url=f"http://{gateway_host}:{port}",
-        attached=True,
-    )
-    install(settings, cluster, progress)
-    cluster.save(settings.state_dir)
-    return cluster
+    cluster = ClusterFile(address=address, dashboard_url="", gateway_url="", attached=True)
+    return install(settings, cluster, gateway_host, gateway_port, progress)
 
 
 LEFT_TO_RAY = {
