@@ -91,6 +91,7 @@ class Held:
     starting: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
     recorded: bool = False
+    lingers: bool = False
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -300,9 +301,11 @@ class ModuleRegistry:
                 case hot_swap.Unroute():
                     module.route = None
                     await self._keep_for_sure(Unrouted(module.name))
+                    await self._stop_lingering(module)
                 case hot_swap.Retire():
                     self._spawn(self._retire(module, order.epoch, module.held[order.epoch]))
                 case hot_swap.StopHost() if order.after_s:
+                    module.held[order.epoch].lingers = True
                     self._spawn(self._stop_host(module, order.epoch, order.after_s))
                 case hot_swap.StopHost():
                     await self._stop_host(module, order.epoch)
@@ -484,6 +487,11 @@ class ModuleRegistry:
         if held.recorded:
             await self._keep_for_sure(HostGone(module.name, epoch))
         self._tidy(module)
+
+    async def _stop_lingering(self, module: Module) -> None:
+        """A module that is unloaded has nowhere to send late calls on to: what waited for them ends now."""
+        for epoch in [epoch for epoch, held in module.held.items() if held.lingers]:
+            await self._stop_host(module, epoch)
 
     async def _host_died(self, module: Module, epoch: int) -> None:
         held = module.held.get(epoch)

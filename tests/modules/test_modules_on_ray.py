@@ -369,12 +369,21 @@ class TestPlacement:
     async def test_a_module_with_cpus_holds_them(self, registry: Any) -> None:
         await publish(registry, "adder", "1.0", "def add(a, b): return a + b", "resources = {cpus = 1}")
         await publish(registry, "adder", "2.0", "raise ValueError", "resources = {cpus = 1}")
-        await await_ref(registry.load.remote("adder", "<2"))
+        await await_ref(registry.load.remote("adder", "==1.0"))
         assert len(ray_state.groups()) == 1
         with pytest.raises(ModuleFailed):
             await await_ref(registry.swap.remote("adder"))
         assert len(ray_state.groups()) == 1
         await await_ref(registry.unload.remote("adder"))
+        assert ray_state.groups() == {}
+
+    async def test_an_unload_frees_at_once_what_a_swap_left_for_late_calls(self, registry: Any) -> None:
+        for version in ("1.0", "2.0"):
+            await publish(registry, "mover", version, "def go(): return 1", "resources = {cpus = 1}")
+        await await_ref(registry.load.remote("mover", "<2"))
+        await await_ref(registry.swap.remote("mover"))
+        assert len(ray_state.groups()) == 2
+        await await_ref(registry.unload.remote("mover"))
         assert ray_state.groups() == {}
 
     async def test_warm_hosts_come_back(self, registry: Any) -> None:
