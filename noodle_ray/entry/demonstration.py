@@ -1,4 +1,8 @@
-"""Four real inputs that speak of the same thing: what the demonstration asks and the benchmark times."""
+"""Four real inputs that speak of the same thing: what the demonstration asks and the benchmark times.
+
+They were chosen to show how evidence adds up: each sense alone prefers another candidate, all together the first one.
+That is an illustration, not a claim about accuracy.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,17 @@ from noodle_ray.errors import NotFound
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.settings import read_settings
 
-PHOTOGRAPH = "clock_motion"
-PROMPT = "at-tone-time-exactly"
-TEXT = "What shows us how late it is?"
-FUNCTION = ("datetime", "strftime")
+PHOTOGRAPH = "coffee"
+PROMPT = "pls-hold-while-try"
+TEXT = "A short break until the next meeting starts."
+FUNCTION = ("threading", "wait")
 CANDIDATES = (
-    "telling the time of day",
-    "leaving a voice message",
-    "paying with coins",
-    "drinking a cup of coffee",
-    "launching a rocket",
-    "riding a motorcycle",
+    "waiting with a cup of coffee",
+    "an espresso machine",
+    "waiting for a phone call",
+    "a calendar of meetings",
+    "a lock shared by threads",
+    "a cat asleep on a chair",
 )
 
 
