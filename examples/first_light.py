@@ -10,6 +10,7 @@ Everything it shows is what the cluster answered; the input is real: a photograp
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ from noodle_ray.entry.demonstration import demonstration_request, recorded_sente
 from noodle_ray.errors import DeadlineExceeded, DoesNotFit, Unavailable
 
 MODULES = Path(__file__).parent / "modules"
-TRIES = 5  # a service that was just started, on a busy machine, may need some to be in time with every sense
+TRIES, PAUSE_S = 5, 2.0  # a cluster that was just started is busy: some senses may miss their deadline at first
 SENTENCE = "The quick brown fox jumps over the lazy dog, and the dog does not mind the fox."
 
 
@@ -90,10 +91,14 @@ def show_modules(cluster: Cluster) -> None:
     console.print(f"wordcount<2 resolves to {exact}", highlight=False)
     loaded = cluster.modules.load("wordcount", "<2")
     names = {node.id: node.name for node in cluster.nodes()}
-    console.print(f"loaded wordcount {loaded['version']} on {names.get(loaded['node_id'])}: {loaded}", highlight=False)
+    taken = loaded["milliseconds"]["total"]
+    console.print(
+        f"loaded wordcount {loaded['version']} on {names[loaded['node_id']]} in {taken:.0f} ms", highlight=False
+    )
     console.print(f"  count → {cluster.modules.call('wordcount', 'count', SENTENCE)}", highlight=False)
     swapped = cluster.modules.swap("wordcount")
-    console.print(f"swapped to wordcount {swapped['version']}", highlight=False)
+    taken = swapped["milliseconds"]["total"]
+    console.print(f"swapped to wordcount {swapped['version']} in {taken:.0f} ms", highlight=False)
     console.print(f"  count → {cluster.modules.call('wordcount', 'count', SENTENCE)}", highlight=False)
     cluster.modules.unload("wordcount")
 
@@ -116,10 +121,13 @@ def show_fusion(cluster: Cluster, request: MultimodalInput) -> None:
         try:
             result = cluster.fusion.process(request)
         except DeadlineExceeded as late:
-            console.print(f"{late}; asking again", style="yellow", markup=False)
+            console.print(f"{late}; asking again", style="dim", markup=False)
+            time.sleep(PAUSE_S)
             continue
         if not result.late:
             break
+        console.print(f"{', '.join(result.late)} came too late on a machine still busy; asking again", style="dim")
+        time.sleep(PAUSE_S)
     if result is not None:
         print_result(result)
 

@@ -6,11 +6,10 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import structlog
-import torch
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -26,8 +25,10 @@ from noodle_ray.fusion.reading import Matrix, Reading
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.fusion_models.encoders import load_encoder
 from noodle_ray.fusion_models.packs import load_pack
-from noodle_ray.fusion_models.text import TextEncoder
 from noodle_ray.settings import Settings
+
+if TYPE_CHECKING:
+    from noodle_ray.fusion_models.text import Sentences
 
 Result = TypeVar("Result")
 
@@ -53,6 +54,8 @@ class _Processor:
     modality = ""
 
     def __init__(self, settings: Settings) -> None:
+        import torch  # here, for the engine has no use for it and would start seconds later
+
         torch.set_num_threads(1)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.modality)
         self._encoder = load_encoder(load_pack(settings.pack, settings.cache_dir), self.modality)
@@ -76,7 +79,7 @@ class TextModalityProcessor(_Processor):
     modality = "text"
 
     async def embed(self, texts: tuple[str, ...]) -> Matrix:
-        return await self._run(cast(TextEncoder, self._encoder).embed, texts)
+        return await self._run(cast("Sentences", self._encoder).embed, texts)
 
 
 class AudioModalityProcessor(_Processor):

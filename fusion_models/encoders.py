@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from noodle_ray.errors import InvalidInput, NotFound
 from noodle_ray.fusion.reading import Reading
-from noodle_ray.fusion_models.audio import SpeechEncoder, load_whisper
-from noodle_ray.fusion_models.code import CodeEncoder
 from noodle_ray.fusion_models.packs import Pack
-from noodle_ray.fusion_models.text import SentenceModel, TextEncoder
-from noodle_ray.fusion_models.vision import ClassMixtureEncoder, TwoTowerEncoder, TwoTowerModel
+
+if TYPE_CHECKING:
+    from noodle_ray.fusion_models.text import SentenceModel
+    from noodle_ray.fusion_models.vision import TwoTowerModel
+
+# Each loader imports its own encoder: torch and transformers take seconds, and a replica needs one encoder only.
 
 
 class ModalityEncoder(Protocol):
@@ -44,31 +46,48 @@ def located(pack: Pack, modality: str) -> tuple[str, Any, dict[str, Any]]:
 def load_anchor(pack: Pack) -> SentenceModel | TwoTowerModel:
     """The model that places candidates and transcripts: the text encoder's."""
     kind, source, where = located(pack, "text")
-    return TwoTowerModel.load(source, **where) if kind == "two-towers" else SentenceModel.load(source, **where)
+    if kind == "two-towers":
+        from noodle_ray.fusion_models.vision import TwoTowerModel
+
+        return TwoTowerModel.load(source, **where)
+    from noodle_ray.fusion_models.text import SentenceModel
+
+    return SentenceModel.load(source, **where)
 
 
 def _shares_the_anchor(pack: Pack, modality: str) -> bool:
     return located(pack, modality)[:2] == located(pack, "text")[:2]
 
 
-def _text(pack: Pack, source: Any, where: dict[str, Any]) -> TextEncoder:
+def _text(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+    from noodle_ray.fusion_models.text import TextEncoder
+
     return TextEncoder(load_anchor(pack), pack.version("text"))
 
 
-def _code(pack: Pack, source: Any, where: dict[str, Any]) -> CodeEncoder:
+def _code(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+    from noodle_ray.fusion_models.code import CodeEncoder
+    from noodle_ray.fusion_models.text import SentenceModel
+
     return CodeEncoder(SentenceModel.load(source, **where), pack.version("code"), _shares_the_anchor(pack, "code"))
 
 
-def _class_mixture(pack: Pack, source: Any, where: dict[str, Any]) -> ClassMixtureEncoder:
+def _class_mixture(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+    from noodle_ray.fusion_models.vision import ClassMixtureEncoder
+
     return ClassMixtureEncoder.load(source, pack.version("vision"))
 
 
-def _two_towers(pack: Pack, source: Any, where: dict[str, Any]) -> TwoTowerEncoder:
+def _two_towers(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+    from noodle_ray.fusion_models.vision import TwoTowerEncoder, TwoTowerModel
+
     model = TwoTowerModel.load(source, **where)
     return TwoTowerEncoder(model, pack.version("vision"), _shares_the_anchor(pack, "vision"))
 
 
-def _speech(pack: Pack, source: Any, where: dict[str, Any]) -> SpeechEncoder:
+def _speech(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+    from noodle_ray.fusion_models.audio import SpeechEncoder, load_whisper
+
     return SpeechEncoder(load_whisper(source, **where), load_anchor(pack), pack.version("audio"))
 
 

@@ -182,7 +182,8 @@ def down(settings: Settings, progress: Progress) -> int:
         ended = detach(settings, cluster)
     else:
         progress("ending Ray")
-        ended = sum(ray_process.stop(process) for process in reversed(cluster.processes))
+        with ThreadPoolExecutor(max(len(cluster.processes), 1)) as pool:
+            ended = sum(pool.map(ray_process.stop, cluster.processes))
         ray_process.remove_runtime(settings.state_dir)
     forget_running(settings)
     cluster_path(settings.state_dir).unlink()

@@ -25,7 +25,7 @@ from noodle_ray.resources import NodeResources, from_units
 from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 5.0
 _LONGEST_RUNTIME_DIR = 40  # Ray puts sockets some 60 characters below it, and a socket's path may have 107
 
 
@@ -61,6 +61,9 @@ def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
     haproxy = haproxy_dir_for(settings.state_dir)
     return {
         **RAY_SETTINGS,
+        # Several Ray nodes may share this machine's cores: workers start when there is work, not all at once beforehand.
+        "RAY_enable_worker_prestart": "0",
+        "RAY_prestart_worker_first_driver": "0",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_TMPDIR": str(runtime_dir_for(settings.state_dir)),
         "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),

@@ -21,6 +21,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.schema import CreateTable
 
 from noodle_ray.errors import Fault, InvalidSettings, NotFound, Unavailable
 from noodle_ray.records import Change, Document, Put
@@ -62,7 +63,7 @@ class Database:
             raise InvalidSettings([Fault("NOODLE_DATABASE_URL", f"cannot be opened: {error}")]) from None
         database = cls(engine)
         try:
-            _metadata.create_all(engine)
+            _create_missing(engine)
         except OperationalError as error:
             raise Unavailable(f"the database does not answer: {error.orig}") from error
         return database
@@ -93,6 +94,13 @@ class Database:
         self._engine.dispose()
 
 
+def _create_missing(engine: Engine) -> None:
+    # Several actors open a new database at the same moment: each must take the others' tables for its own.
+    with engine.begin() as connection:
+        for table in _metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+
+
 def _table(name: str) -> Table:
     if name not in _tables:
         raise NotFound("table", name, TABLES)
@@ -107,7 +115,8 @@ def _open_sqlite(url: str, path: str | None) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: object) -> None:
         # WAL lets the actors' processes read while one writes; a killed process loses nothing that was committed.
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+        # First of all to wait for the others: switching to WAL needs the file to itself for a moment.
+        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=NORMAL"):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine

@@ -47,6 +47,30 @@ def test_two_processes_see_each_others_rows(url: str) -> None:
     other.close()
 
 
+def test_many_open_a_new_database_at_once(tmp_path: Path) -> None:
+    program = """
+import sys
+from noodle_ray.store.database import Database
+print("ready", flush=True)
+sys.stdin.readline()  # all are ready before any opens
+database = Database.open(sys.argv[1])
+database.load("nodes")
+"""
+    for attempt in range(3):
+        url = f"sqlite:///{tmp_path}/{attempt}.sqlite"
+        command = [sys.executable, "-c", program, url]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        opening = [subprocess.Popen(command, bufsize=0, **pipes) for _ in range(6)]
+        for process in opening:
+            assert process.stdout is not None
+            process.stdout.readline()
+        for process in opening:
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+        errors = [process.communicate(timeout=60)[1] for process in opening]
+        assert [process.returncode for process in opening] == [0] * 6, errors
+
+
 def test_what_was_applied_survives_a_kill(url: str) -> None:
     program = f"""
 import os, signal
