@@ -10,8 +10,8 @@ from ray import exceptions
 
 from noodle_ray.actors.ray_errors import first_line, translate
 from noodle_ray.errors import ModuleFailed, NoodleError, Unavailable
+from noodle_ray.modules.call_route import Retired, Route
 from noodle_ray.modules.manifest import normalise_name
-from noodle_ray.modules.route import Retired, Route
 
 MAX_ROUTES = 20
 """Times that one call is sent anew because its host was replaced before it ran."""

@@ -21,7 +21,7 @@ import ray
 
 from noodle_ray.errors import Conflict, InvalidInput, ModuleFailed, NotFound, Unavailable
 from noodle_ray.modules import artefact
-from noodle_ray.modules.route import Retired
+from noodle_ray.modules.call_route import Retired
 
 MAX_THREADS = 32
 """Synchronous functions that run side by side; more wait their turn."""

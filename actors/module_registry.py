@@ -23,6 +23,7 @@ from noodle_ray.actors.warm_hosts import PREFIX, Host, WarmHosts, kill_host, rea
 from noodle_ray.errors import Conflict, CorruptData, DeadlineExceeded, NoodleError, NotFound, Unavailable
 from noodle_ray.modules import swap as hot_swap
 from noodle_ray.modules.artefact import Artefact, content_hash, read_artefact
+from noodle_ray.modules.call_route import Route
 from noodle_ray.modules.manifest import Manifest, normalise_name
 from noodle_ray.modules.ports import Allocator
 from noodle_ray.modules.registry import (
@@ -40,7 +41,6 @@ from noodle_ray.modules.registry import (
 )
 from noodle_ray.modules.release import Lock
 from noodle_ray.modules.resolver import DependencyResolver
-from noodle_ray.modules.route import Route
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.resources import Demand

@@ -23,9 +23,9 @@ from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.planner import Explanation
-from noodle_ray.records import Change
 from noodle_ray.resources import Demand, to_units
 from noodle_ray.settings import Settings
+from noodle_ray.store.changes import Change
 from noodle_ray.store.database import Database
 
 log = structlog.get_logger()

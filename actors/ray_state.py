@@ -1,4 +1,4 @@
-"""What Ray says of the cluster: nodes, free amounts, jobs, our placement groups. All private calls into Ray are here."""
+"""What Ray says of the cluster: nodes, free amounts, jobs, our placement groups. All private calls are here."""
 
 from __future__ import annotations
 

@@ -23,8 +23,9 @@ from pydantic import Field
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerFast, WhisperForConditionalGeneration
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import CorruptData, NoodleError, Unavailable
-from noodle_ray.fusion_models.ctranslate2 import read_container, whisper_config, whisper_state_dict
+from noodle_ray.fusion_models.ctranslate2_files import read_container, whisper_config, whisper_state_dict
 from noodle_ray.fusion_models.files import sha256_of
 from noodle_ray.fusion_models.mobilenet import mobilenet_of
 from noodle_ray.fusion_models.packs import (
@@ -38,7 +39,6 @@ from noodle_ray.fusion_models.packs import (
     pack_directory,
 )
 from noodle_ray.fusion_models.text import SentenceModel
-from noodle_ray.model import Model
 
 Progress = Callable[[str], None]
 

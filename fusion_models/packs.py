@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from noodle_ray.base_model import Model, faults_of
 from noodle_ray.errors import CorruptData, Fault, InvalidInput, NotFound
 from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion_models.files import sha256_of
-from noodle_ray.model import Model, faults_of
 
 BASE = "base"
 MANIFEST, DESCRIPTION, STAMP = "manifest.json", "pack.toml", ".verified.json"

@@ -20,9 +20,12 @@ Errors carry objects, survive pickling (so they cross Ray), and render themselve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noodle_ray.placement.refusal import Refusal
 
 
 def _restore(cls: type[NoodleError], args: tuple[object, ...], state: dict[str, Any]) -> NoodleError:
@@ -141,25 +144,6 @@ class LimitReached(NoodleError):
 
     def details(self) -> dict[str, Any]:
         return {"what": self.what, "limit": self.limit, "setting": self.setting}
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a demand cannot be placed: on how many nodes each condition fails, and the best that any of them has."""
-
-    demand: str
-    nodes: int
-    failed_on: Mapping[str, int]
-    best: Mapping[str, str]
-    never: bool
-
-    def __str__(self) -> str:
-        reasons = [
-            f"{name} fails on {count} of {self.nodes}" + (f" (best: {self.best[name]})" if name in self.best else "")
-            for name, count in sorted(self.failed_on.items(), key=lambda item: (-item[1], item[0]))
-        ]
-        help_ = "no node would fit it even when empty" if self.never else "it would fit once something is released"
-        return f"cannot place {self.demand}: {', '.join(reasons) or 'there is no node'}; {help_}"
 
 
 class DoesNotFit(NoodleError):

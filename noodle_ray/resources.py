@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from noodle_ray.model import Model
+from noodle_ray.base_model import Model
 
 UNITS = 10_000
 """Parts of one CPU, one GPU or one custom resource: Ray's own granularity, so freeing restores exactly."""

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasGenerator, ConfigDict, Field, ValidationError, field_validator
 
+from noodle_ray.base_model import Model, faults_of
 from noodle_ray.errors import Fault, InvalidSettings
-from noodle_ray.model import Model, faults_of
 
 PREFIX = "NOODLE_"
 Milliseconds = Annotated[int, Field(gt=0, le=86_400_000)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import CorruptData, NotFound
-from noodle_ray.model import Model
 
 
 class StartedProcess(Model):

@@ -192,7 +192,7 @@ def down(settings: Settings, progress: Progress) -> int:
 
 def forget_running(settings: Settings) -> None:
     """Drops from the store what ends with a cluster: nodes, allocations, loads, services. Modules stay published."""
-    from noodle_ray.records import Delete
+    from noodle_ray.store.changes import Delete
     from noodle_ray.store.database import Database
 
     database = Database.open(settings.database)

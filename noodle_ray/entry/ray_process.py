@@ -61,7 +61,7 @@ def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
     haproxy = haproxy_dir_for(settings.state_dir)
     return {
         **RAY_SETTINGS,
-        # Several Ray nodes may share this machine's cores: workers start when there is work, not all at once beforehand.
+        # Several Ray nodes may share this machine's cores: workers start when there is work.
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
         "RAY_AUTH_TOKEN_PATH": str(token_file),

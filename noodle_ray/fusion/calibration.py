@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from noodle_ray.model import Model
+from noodle_ray.base_model import Model
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -17,10 +17,10 @@ from pydantic import (
     model_validator,
 )
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import TooLarge
 from noodle_ray.fusion import limits
 from noodle_ray.fusion.modality import FIELD_OF
-from noodle_ray.model import Model
 
 
 def _clean(value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from noodle_ray.model import Model
+from noodle_ray.base_model import Model
 
 
 class RankedCandidate(Model):

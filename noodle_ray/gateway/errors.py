@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from noodle_ray.base_model import fault_of
 from noodle_ray.errors import (
     Conflict,
     CorruptData,
@@ -36,7 +37,6 @@ from noodle_ray.errors import (
     Unavailable,
     Unresolvable,
 )
-from noodle_ray.model import fault_of
 
 log = structlog.get_logger()
 

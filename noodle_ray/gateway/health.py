@@ -10,9 +10,9 @@ from typing import Literal
 import structlog
 from fastapi import APIRouter, Request, Response
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import NoodleError
 from noodle_ray.gateway.ports import Ports
-from noodle_ray.model import Model
 
 log = structlog.get_logger()
 router = APIRouter(tags=["operation"])

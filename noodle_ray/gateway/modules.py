@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, Request
 from pydantic import Field
 from starlette.datastructures import UploadFile
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import (
     Conflict,
     DeadlineExceeded,
@@ -23,7 +24,6 @@ from noodle_ray.errors import (
 from noodle_ray.gateway.bodies import MULTIPART, UNREADABLE, JsonRoute, require_content_type
 from noodle_ray.gateway.errors import documented
 from noodle_ray.gateway.parts import ModuleId, PortsOf, VersionId
-from noodle_ray.model import Model
 
 router = APIRouter(prefix="/api/modules", tags=["modules"], route_class=JsonRoute)
 

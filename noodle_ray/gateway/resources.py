@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 from pydantic import Field
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import DoesNotFit, NotFound
 from noodle_ray.gateway.bodies import UNREADABLE, JsonRoute
 from noodle_ray.gateway.errors import documented
 from noodle_ray.gateway.parts import AllocationId, PortsOf
-from noodle_ray.model import Model
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.planner import Explanation
 from noodle_ray.resources import Demand

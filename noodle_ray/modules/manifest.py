@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import InvalidInput, TooLarge
-from noodle_ray.model import Model
 from noodle_ray.modules.archive import read_entries
 from noodle_ray.modules.versions import read_constraint, read_version
 from noodle_ray.resources import Demand

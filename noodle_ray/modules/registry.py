@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
-from noodle_ray.model import Model
 from noodle_ray.modules.manifest import Manifest, normalise_name
 from noodle_ray.modules.release import Lock, Release, release_key
 from noodle_ray.modules.versions import parse_version
-from noodle_ray.records import Change, Delete, Document, Put
 from noodle_ray.settings import Settings
+from noodle_ray.store.changes import Change, Delete, Document, Put
 
 MODULES = "modules"
 LOADS = "loads"

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_version
 from packaging.version import Version
 from pydantic import Field
 
-from noodle_ray.model import Model
+from noodle_ray.base_model import Model
 from noodle_ray.modules.manifest import Manifest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from noodle_ray.nodes.metrics import ResourceMetrics
-from noodle_ray.records import Document
 from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.store.changes import Document
 
 
 @dataclass(frozen=True, slots=True)

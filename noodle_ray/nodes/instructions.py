@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from noodle_ray.errors import NoodleError
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.records import Change
+from noodle_ray.store.changes import Change
 
 
 @dataclass(frozen=True, slots=True)

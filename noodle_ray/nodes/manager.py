@@ -29,9 +29,9 @@ from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.ledger import CPUS, MEMORY, Holding, ResourcePool
 from noodle_ray.placement.planner import Decision, plan
 from noodle_ray.placement.policies import DEFAULT_POLICY, policy_named
-from noodle_ray.records import Delete, Put
 from noodle_ray.resources import UNITS
 from noodle_ray.settings import Settings
+from noodle_ray.store.changes import Delete, Put
 
 HOMES_TRIED = 3
 """Nodes that a request is tried on, where Ray does not reserve what the ledger holds for free."""

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import field_serializer
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import NotFound
-from noodle_ray.model import Model
 from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.resources import NodeResources
 

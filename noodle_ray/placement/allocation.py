@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from noodle_ray.model import Model
+from noodle_ray.base_model import Model
 from noodle_ray.placement.planner import Explanation
 from noodle_ray.resources import Demand
 
@@ -12,7 +12,10 @@ State = Literal["reserving", "held", "releasing", "lost"]
 
 
 class Allocation(Model):
-    """One allocation. Times are seconds since 1970; `epoch` counts the homes it has had, so that late news of an old one is told apart."""
+    """One allocation. Times are seconds since 1970.
+
+    `epoch` counts the homes it has had, so that late news of an old one is told apart.
+    """
 
     id: str
     epoch: int

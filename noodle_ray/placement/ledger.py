@@ -213,7 +213,7 @@ class ResourcePool:
     # -- giving and taking back
 
     def choose_gpus(self, node_id: str, demand: Demand) -> tuple[int, ...]:
-        """The indices that Ray will pick: the fullest GPU that still fits a share, the lowest free ones for whole GPUs."""
+        """The indices that Ray will pick: for a share the fullest GPU that fits it, else the lowest free ones."""
         if not demand.gpu_count:
             return ()
         free = self.gpu_free[self._require(node_id)]

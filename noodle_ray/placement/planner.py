@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from noodle_ray.errors import DoesNotFit, Refusal
-from noodle_ray.model import Model
+from noodle_ray.base_model import Model
+from noodle_ray.errors import DoesNotFit
 from noodle_ray.placement.ledger import Bools, ResourcePool
 from noodle_ray.placement.policies import DEFAULT_POLICY, Floats, policy_named
+from noodle_ray.placement.refusal import Refusal
 from noodle_ray.resources import Demand
 
 SHOWN = 5

@@ -9,9 +9,9 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import Field, field_validator
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
-from noodle_ray.model import Model
-from noodle_ray.records import Change, Delete, Document, Put
+from noodle_ray.store.changes import Change, Delete, Document, Put
 
 TABLE = "services"
 MAX_SERVICES = 10_000

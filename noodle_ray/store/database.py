@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
 from noodle_ray.errors import Fault, InvalidSettings, NotFound, Unavailable
-from noodle_ray.records import Change, Document, Put
+from noodle_ray.store.changes import Change, Document, Put
 
 TABLES = ("allocations", "nodes", "modules", "loads", "services")
 

@@ -1,6 +1,5 @@
 """Ending processes: all of a session of ours, and nothing else; and where Ray's files and ports go."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -120,4 +119,4 @@ def test_what_ray_says_when_it_does_not_start_reaches_the_user(tmp_path: Path) -
     with pytest.raises(Unavailable, match=r"the head node did not start: .*CPU"):
         ray_process.start_head(node, 0, 0, environment, tmp_path / "logs")
     assert not [p for p in psutil.process_iter(["cmdline"]) if "127.0.0.9" in " ".join(p.info["cmdline"] or ())]
-    assert os.listdir(tmp_path / "logs") == ["head-127.0.0.9.log"]
+    assert [log.name for log in (tmp_path / "logs").iterdir()] == ["head-127.0.0.9.log"]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from noodle_ray.errors import DoesNotFit, NoodleError, NotFound, Refusal
+from noodle_ray.errors import DoesNotFit, NoodleError, NotFound
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult, RankedCandidate
 from noodle_ray.gateway.ports import Ports
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.planner import Candidate, Explanation
+from noodle_ray.placement.refusal import Refusal
 from noodle_ray.resources import Demand, NodeResources
 from noodle_ray.services.directory import Directory, Register, Renew, Service, Unregister
 

@@ -22,7 +22,6 @@ from noodle_ray.errors import (
     ModuleFailed,
     NoodleError,
     NotFound,
-    Refusal,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -30,6 +29,7 @@ from noodle_ray.errors import (
 )
 from noodle_ray.gateway.app import build_app
 from noodle_ray.gateway.errors import STATUS, status_of
+from noodle_ray.placement.refusal import Refusal
 from noodle_ray.settings import Settings
 
 SECRET = "postgresql://user:password@db"

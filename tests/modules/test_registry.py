@@ -23,8 +23,8 @@ from noodle_ray.modules.registry import (
     Yank,
 )
 from noodle_ray.modules.release import Lock, LockedModule
-from noodle_ray.records import Change, Delete, Put
 from noodle_ray.settings import Settings
+from noodle_ray.store.changes import Change, Delete, Put
 
 SHA = "a" * 64
 OTHER = "b" * 64

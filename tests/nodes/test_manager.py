@@ -18,9 +18,9 @@ from noodle_ray.nodes.instructions import (
 )
 from noodle_ray.nodes.manager import Manager
 from noodle_ray.nodes.metrics import ResourceMetrics
-from noodle_ray.records import Delete, Put
 from noodle_ray.resources import Demand, NodeResources
 from noodle_ray.settings import Settings
+from noodle_ray.store.changes import Delete, Put
 
 SETTINGS = Settings(node_heartbeat_interval_ms=10_000, node_timeout_ms=60_000)
 ONE = Demand(cpus=1)

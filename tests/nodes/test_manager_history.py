@@ -10,9 +10,9 @@ from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.instructions import CreateGroup, Instruction, Keep, RemoveGroup
 from noodle_ray.nodes.manager import Manager
 from noodle_ray.nodes.metrics import ResourceMetrics
-from noodle_ray.records import Put
 from noodle_ray.resources import UNITS, Demand, NodeResources
 from noodle_ray.settings import Settings
+from noodle_ray.store.changes import Put
 
 SETTINGS = Settings(node_heartbeat_interval_ms=10_000, node_timeout_ms=60_000)
 RESOURCES = NodeResources.of(cpus=4, gpus=2)

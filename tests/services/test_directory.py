@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
-from noodle_ray.records import Delete, Put
 from noodle_ray.services.directory import (
     Directory,
     Recovered,
@@ -18,6 +17,7 @@ from noodle_ray.services.directory import (
     Tick,
     Unregister,
 )
+from noodle_ray.store.changes import Delete, Put
 
 
 def registration(name: str = "encoder", **fields: Any) -> Registration:

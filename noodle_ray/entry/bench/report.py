@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import psutil
 
+from noodle_ray.base_model import Model
 from noodle_ray.entry.cli.output import console, print_table
-from noodle_ray.model import Model
 
 
 class Row(Model):

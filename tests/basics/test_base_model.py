@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from noodle_ray.base_model import Model
 from noodle_ray.errors import InvalidInput
-from noodle_ray.model import Model
 
 
 class Inner(Model):

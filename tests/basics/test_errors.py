@@ -16,13 +16,13 @@ from noodle_ray.errors import (
     ModuleFailed,
     NoodleError,
     NotFound,
-    Refusal,
     TooLarge,
     Unauthorized,
     Unavailable,
     Unresolvable,
     shorten,
 )
+from noodle_ray.placement.refusal import Refusal
 
 ERRORS = [
     InvalidInput([Fault("a.b", "must be small", "9")]),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noodle_ray.errors import CorruptData
-from noodle_ray.fusion_models.ctranslate2 import Container, read_container, whisper_config, whisper_state_dict
+from noodle_ray.fusion_models.ctranslate2_files import Container, read_container, whisper_config, whisper_state_dict
 
 
 def text(value: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from noodle_ray.errors import InvalidSettings, NotFound, Unavailable
-from noodle_ray.records import Delete, Put
+from noodle_ray.store.changes import Delete, Put
 from noodle_ray.store.database import Database
 
 
@@ -74,7 +74,7 @@ database.load("nodes")
 def test_what_was_applied_survives_a_kill(url: str) -> None:
     program = f"""
 import os, signal
-from noodle_ray.records import Put
+from noodle_ray.store.changes import Put
 from noodle_ray.store.database import Database
 Database.open({url!r}).apply([Put("nodes", "a", {{"x": 1}})])
 os.kill(os.getpid(), signal.SIGKILL)
