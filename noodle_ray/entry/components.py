@@ -17,12 +17,13 @@ from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.actors.service_directory import ServiceDirectory
-from noodle_ray.errors import Unavailable
+from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.fusion_models.deployments import build_application
 from noodle_ray.services.directory import Registration
 from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 120.0
+OURS = {names.GATEWAY_APP, names.FUSION_APP}
 
 
 def start_actors(settings: Settings) -> None:
@@ -38,7 +39,13 @@ def start_actors(settings: Settings) -> None:
 
 
 def start_gateway(settings: Settings, host: str, port: int, read_token: Callable[[], str]) -> None:
-    """Starts Serve's HTTP side and the gateway behind it. Raises Unavailable with what Serve says."""
+    """Starts Serve's HTTP side and the gateway behind it.
+
+    Raises Conflict where others' applications run on this cluster's Serve (its one HTTP side is theirs), and
+    Unavailable with what Serve says where it does not start.
+    """
+    if others := sorted(serve.status().applications.keys() - OURS):
+        raise Conflict(f"Ray Serve runs other applications here ({', '.join(others)}), whose HTTP side it cannot share")
     with _clear_failures("the gateway"):
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         serve.run(gateway_application(settings, read_token), name=names.GATEWAY_APP, route_prefix="/")
@@ -84,8 +91,10 @@ def component_services(gateway_url: str) -> list[Registration]:
 
 def stop_components() -> int:
     """Takes our applications and actors off the cluster and leaves the rest alone. Gives how many actors ended."""
-    for application in (names.GATEWAY_APP, names.FUSION_APP):
+    for application in sorted(OURS):
         serve.delete(application)
+    if not serve.status().applications:
+        serve.shutdown()  # type: ignore[no-untyped-call]
     ended = 0
     for entry in ray.util.list_named_actors(all_namespaces=True):
         if entry["namespace"] == names.NAMESPACE:
