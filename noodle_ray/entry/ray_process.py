@@ -67,8 +67,9 @@ def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_TMPDIR": str(runtime_dir_for(settings.state_dir)),
         "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(8404)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(9101)),
+        # Any ports, not HAProxy's usual ones: it opens them much later, and two clusters would meet there.
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(0)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(0)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
