@@ -5,6 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
+RAY_TESTS := tests/cluster tests/entry/test_attach.py tests/modules/test_modules_on_ray.py tests/fusion/test_fusion_on_ray.py
 # A terminal gets pip's progress bars; a log gets a line a step.
 QUIET := $(shell test -t 1 || echo --quiet)
 
@@ -32,6 +33,8 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term
+	@# Ray reads its settings once a process, so each group of tests with a cluster gets a process.
+	set -e; for group in $(RAY_TESTS); do $(BIN)/python -m pytest $$group -m 'ray and not slow'; done
 
 soak: setup
 	$(BIN)/python -m pytest -m slow

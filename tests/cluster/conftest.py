@@ -27,7 +27,7 @@ WORKERS = (
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def running() -> Iterator[LocalCluster]:
     """The cluster. When it has ended, nothing of it is left."""
     # What is tested here is what comes back, not how fast: the machine may be busy.
@@ -44,7 +44,7 @@ def running() -> Iterator[LocalCluster]:
     assert not ray_process.haproxy_dir_for(cluster.settings.state_dir).exists()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def cluster(running: LocalCluster) -> Iterator[Cluster]:
     """A driver's connection to it."""
     with connect() as connected:

@@ -462,7 +462,9 @@ async def breaks(): raise KeyError('gone')
 async def test_a_load_that_hangs_is_ended_in_time(settings: Settings) -> None:
     """With a registry of its own, whose patience is short."""
     short = settings.model_copy(update={"module_loading_timeout_ms": 4000, "state_dir": settings.state_dir / "short"})
-    actor = ray.remote(ModuleRegistry).options(num_cpus=0).remote(short, allocator())
+    # Detached, so that it ends when it is told to, and not when Ray thinks that nobody refers to it any more.
+    alone = {"name": "impatient-registry", "lifetime": "detached", "num_cpus": 0}
+    actor = ray.remote(ModuleRegistry).options(**alone).remote(short, allocator())
     await publish(actor, "hangs", "1.0", "import time; time.sleep(600)")
     with pytest.raises(
         DeadlineExceeded, match=r"loading hangs 1.0 \(place .* ms, host .* ms.*\) did not finish within"
