@@ -37,7 +37,7 @@ test: setup
 	set -e; for group in $(RAY_TESTS); do $(BIN)/python -m pytest $$group -m 'ray and not slow'; done
 
 soak: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest tests/cluster -m slow
 
 lint: setup
 	$(BIN)/ruff check --fix .
