@@ -45,6 +45,7 @@ def test_modules_from_the_shell(noodle: Noodle, noodle_json: Callable[..., Any])
     assert noodle_json("module", "resolve", "tokenizer<1.1")["modules"][0]["version"] == "1.0"
     assert noodle_json("module", "load", "tokenizer", "<1.1")["version"] == "1.0"
     assert noodle("module", "call", "tokenizer", "tokenize", '["Hello there"]').returncode == 0
+    assert noodle_json("module", "show", "tokenizer")["loaded"] == "1.0"
     assert noodle("module", "unload", "tokenizer").returncode == 0
     assert "tokenizer" in noodle("module", "list").stdout
 

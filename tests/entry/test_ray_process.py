@@ -119,4 +119,5 @@ def test_what_ray_says_when_it_does_not_start_reaches_the_user(tmp_path: Path) -
     with pytest.raises(Unavailable, match=r"the head node did not start: .*CPU"):
         ray_process.start_head(node, 0, 0, environment, tmp_path / "logs")
     assert not [p for p in psutil.process_iter(["cmdline"]) if "127.0.0.9" in " ".join(p.info["cmdline"] or ())]
+    ray_process.remove_runtime(tmp_path)
     assert [log.name for log in (tmp_path / "logs").iterdir()] == ["head-127.0.0.9.log"]

@@ -46,10 +46,11 @@ def list_modules(json: AsJson = False) -> None:
 
 
 @app.command()
-def show(name: Name) -> None:
+def show(name: Name, json: AsJson = False) -> None:
     """Show one module: its versions, and what is loaded."""
     with _connected() as cluster:
-        print_json(cluster.modules.describe(name))
+        described = cluster.modules.describe(name)
+    _print_one(described, json)
 
 
 @app.command()
