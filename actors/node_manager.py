@@ -120,16 +120,6 @@ class NodeManager:
         """A NodeAgent's report."""
         await self._handle(events.NodeReported(node_id, metrics, at=time.time()))
 
-    async def measure_now(self) -> list[Node]:
-        """Has every agent measure and report now, then gives the nodes: fresh figures for a person who asks."""
-        reports = await asyncio.gather(
-            *(agent.metrics.remote() for agent in self._agents.values()), return_exceptions=True
-        )
-        for node_id, metrics in zip(list(self._agents), reports, strict=False):
-            if isinstance(metrics, ResourceMetrics):
-                await self.report(node_id, metrics)
-        return self._core.nodes()
-
     async def ping(self) -> str:
         return NODE_MANAGER
 
