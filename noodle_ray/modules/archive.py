@@ -51,7 +51,7 @@ def read_entries(archive: bytes) -> dict[str, bytes]:
 
 
 def _read_all(opened: zipfile.ZipFile) -> dict[str, bytes]:
-    infos = [info for info in opened.infolist() if not info.is_dir()]
+    infos = [info for info in opened.infolist() if not info.filename.endswith("/")]  # is_dir() trips over an empty name
     if len(infos) > MAX_FILES:
         raise TooLarge("archive", len(infos), MAX_FILES, "files")
     entries: dict[str, bytes] = {}

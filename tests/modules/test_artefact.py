@@ -129,6 +129,16 @@ def test_whatever_can_be_read_comes_back_whole(files: dict[str, bytes]) -> None:
     assert read_entries(write_entries(entries)) == files
 
 
+def test_a_damaged_name_that_is_empty_is_refused() -> None:
+    """A zero byte at its start ends a name there: zipfile itself trips over what is left."""
+    packed = bytearray(write_entries(FILES))
+    for name in FILES:
+        at = packed.rindex(name.encode())  # in the directory at the end
+        packed[at] = 0
+    with pytest.raises(InvalidInput):
+        read_artefact(bytes(packed))
+
+
 @given(st.integers(0, 600), st.integers(0, 255))
 def test_damaged_bytes_are_refused_or_harmless(position: int, value: int) -> None:
     packed = bytearray(write_entries(FILES))
