@@ -43,6 +43,8 @@ from noodle_ray.modules.release import Lock
 from noodle_ray.modules.resolver import DependencyResolver
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.claim import Claim, new_claim_id
+from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
@@ -68,7 +70,10 @@ class NodeManagerAllocator:
         return await await_ref(getattr(manager, method).remote(*args))
 
     async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
-        allocation: Allocation = await self._ask("allocate", demand, policy, owner, lease_s)
+        request = Request.of(demand)
+        # It does not wait for room: a load has a deadline, and its caller is to hear why it does not fit.
+        claim = Claim(id=new_claim_id(), request=request, policy=policy, owner=owner, lease_s=lease_s, wait_s=0)
+        allocation: Allocation = await self._ask("allocate", claim)
         return allocation
 
     async def release(self, allocation_id: str) -> None:

@@ -26,5 +26,5 @@ def on_the_head(name: str) -> dict[str, Any]:
         "num_cpus": 0,
         "resources": {"node:__internal_head__": 0.001},
         "max_restarts": -1,
-        "max_concurrency": 1000,
+        "max_concurrency": 10_000,  # those who wait for room each take one
     }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 import structlog
 
+from noodle_ray.actors import ray_state
 from noodle_ray.nodes.metrics import ResourceMetrics
+from noodle_ray.nodes.picked_gpus import PickedGpus, read_picked_gpus
 from noodle_ray.settings import Settings
 
 log = structlog.get_logger()
@@ -18,6 +21,9 @@ log = structlog.get_logger()
 
 CPU_WINDOW_S = 0.5
 """How long CPU use is watched for one figure; a shorter look says 0 % or 100 %."""
+
+GPU_LOOK_S = 1.0
+"""How often the agent looks for GPUs that Ray has given out: as often as Ray writes it down in clusters of ours."""
 
 
 def measure(disk_path: str = "/") -> ResourceMetrics:
@@ -37,13 +43,42 @@ def measure(disk_path: str = "/") -> ResourceMetrics:
     )
 
 
+class GpuWatch:
+    """What the raylet of this node writes down of the GPUs it gave out; read again only when it was written anew."""
+
+    def __init__(self, node_id: str, path: Path) -> None:
+        self._node_id, self._path = node_id, path
+        self._read_at = 0.0
+        self._told: frozenset[PickedGpus] = frozenset()
+        self._seen: frozenset[PickedGpus] = frozenset()
+
+    def look(self) -> frozenset[PickedGpus]:
+        """What was not told yet."""
+        if self._path.exists() and (written_at := self._path.stat().st_mtime) != self._read_at:
+            seen = read_picked_gpus(self._path.read_text(errors="replace"), self._node_id)
+            if seen is not None:
+                self._read_at, self._seen = written_at, seen
+        return self._seen - self._told
+
+    def told(self) -> None:
+        self._told = self._seen
+
+    def forget(self) -> None:
+        """Everything is worth telling again: a manager that was restarted may not have kept it."""
+        self._told = frozenset()
+
+
 class NodeAgent:
     """Reports every heartbeat interval; measures anew when the monitoring interval has passed."""
 
-    async def __init__(self, node_id: str, manager: Any, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, node_id: str, manager: Any, settings: Settings, has_gpus: bool
+    ) -> None:
         self._node_id, self._manager, self._settings = node_id, manager, settings
+        self._gpus = GpuWatch(node_id, ray_state.log_directory() / "debug_state.txt")
         self._metrics = await asyncio.to_thread(measure)
-        self._loop = asyncio.get_running_loop().create_task(self._report_for_ever())
+        work = [self._report_for_ever(), *([self._watch_gpus_for_ever()] if has_gpus else [])]
+        self._loops = [asyncio.get_running_loop().create_task(loop) for loop in work]
 
     async def _report_for_ever(self) -> None:
         while True:
@@ -53,11 +88,24 @@ class NodeAgent:
     async def _report_once(self) -> None:
         if time.time() - self._metrics.taken_at >= self._settings.resource_monitoring_interval_ms / 1000:
             self._metrics = await asyncio.to_thread(measure)
+        self._gpus.forget()
+        await self._deliver(self._manager.report.remote(self._node_id, self._metrics))
+
+    async def _watch_gpus_for_ever(self) -> None:
+        while True:
+            picked = self._gpus.look()
+            if picked and await self._deliver(self._manager.report_gpus.remote(sorted(picked))):
+                self._gpus.told()
+            await asyncio.sleep(GPU_LOOK_S)
+
+    async def _deliver(self, report: Any) -> bool:
         try:
-            await self._manager.report.remote(self._node_id, self._metrics)
+            await report
         except ray.exceptions.RayActorError as error:
             # The manager restarts by itself; the next report reaches it, and until then there is nobody to tell.
             log.warning("report_not_delivered", node=self._node_id, error=str(error))
+            return False
+        return True
 
     async def metrics(self) -> ResourceMetrics:
         """Measures now, without waiting for the next report."""

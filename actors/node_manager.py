@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
+import sys
 import time
-import uuid
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import ray
 import structlog
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from noodle_ray.actors import ray_state
+from noodle_ray.actors import autoscaler, ray_state
+from noodle_ray.actors.answers import Answers
+from noodle_ray.actors.groups import Groups
+from noodle_ray.actors.journal import Journal
+from noodle_ray.actors.manager_metrics import ManagerMetrics
 from noodle_ray.actors.names import NAMESPACE, NODE_MANAGER, agent_name
 from noodle_ray.actors.node_agent import NodeAgent
+from noodle_ray.actors.ray_view import RayView
 from noodle_ray.errors import NoodleError, NotFound
 from noodle_ray.nodes import events, instructions
-from noodle_ray.nodes.manager import Manager
+from noodle_ray.nodes.manager import Manager, pinned
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
+from noodle_ray.nodes.picked_gpus import PickedGpus
+from noodle_ray.placement import kernels
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.placement.planner import Explanation
-from noodle_ray.resources import Demand, to_units
+from noodle_ray.placement.claim import Claim
+from noodle_ray.placement.columns import CPUS, MEMORY
+from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.prices import compute
+from noodle_ray.resources import NodeResources, to_units
 from noodle_ray.settings import Settings
-from noodle_ray.store.changes import Change
 from noodle_ray.store.database import Database
 
 log = structlog.get_logger()
@@ -33,62 +42,92 @@ log = structlog.get_logger()
 WATCH_INTERVAL_S = 0.5
 """How often Ray is asked for nodes, jobs and use: what a node's death or another's task takes to be known here."""
 
-GROUP_TIMEOUT_S = 5.0
-GROUPS_AT_ONCE = 8
-"""Placement groups created or removed side by side: Ray makes eight times as many a second as one by one."""
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread of this process may keep the others from Python: answers must not wait for prices or writes."""
+
+COMPARE_INTERVAL_S = 10.0
+"""How often the ledger is compared with Ray's groups, and the autoscaler's configuration is read."""
 
 
 class NodeManager:
     """Allocations and nodes of one cluster. One of it runs, on the head; killed, it comes back with all it promised."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._settings = settings
         self._core = Manager(settings)
         self._database = await asyncio.to_thread(Database.open, settings.database)
-        self._groups = ThreadPoolExecutor(GROUPS_AT_ONCE, thread_name_prefix="groups")
-        self._writing = asyncio.Lock()
-        self._waiting: dict[str, asyncio.Future[Allocation]] = {}
-        self._releasing: dict[str, asyncio.Future[None]] = {}
+        self._journal = Journal(self._database)
+        self._view = RayView()
+        self._groups = Groups(self._view)
+        self._metrics = ManagerMetrics()
+        self._held = Answers[Allocation]()
+        self._queued = Answers[Allocation]()
+        self._released = Answers[None]()
         self._tasks: set[asyncio.Task[None]] = set()
         self._agents: dict[str, Any] = {}
-        self._last_change = 0.0
+        self._others_groups: set[str] = set()
+        self._compared_at = float("-inf")
+        kernels.warm_in_background()
         await self._recover()
         self._spawn(self._watch_for_ever())
 
     async def _recover(self) -> None:
-        rows, nodes, groups = await asyncio.gather(
+        rows, nodes, groups, asked = await asyncio.gather(
             asyncio.to_thread(self._database.load, "allocations"),
             asyncio.to_thread(self._database.load, "nodes"),
             asyncio.to_thread(ray_state.groups),
+            asyncio.to_thread(autoscaler.has_asked),
         )
-        await self._handle(
-            events.Recovered(tuple(rows.values()), tuple(nodes.values()), frozenset(groups), at=time.time())
+        for row in rows.values():
+            allocation = Allocation.parse(row)
+            if allocation.group in groups:
+                self._groups.adopt(groups[allocation.group], pinned(allocation))
+        unready = frozenset(name for name, group in groups.items() if not group.is_ready)
+        self._handle(
+            events.Recovered(
+                tuple(rows.values()), tuple(nodes.values()), frozenset(groups), time.time(), unready, asked
+            )
         )
         await self._watch_once()
 
     # -- what others ask of it
 
-    async def allocate(
-        self, demand: Demand, policy: str | None = None, owner: str = "", lease_s: float | None = None
-    ) -> Allocation:
-        """Places the demand and holds it. Raises DoesNotFit, NotFound (policy), Unavailable."""
-        allocation_id = f"noodle-{uuid.uuid4().hex[:12]}"
-        answer: asyncio.Future[Allocation] = asyncio.get_running_loop().create_future()
-        self._waiting[allocation_id] = answer
-        await self._handle(events.AllocationRequested(allocation_id, demand, policy, owner, lease_s, at=time.time()))
-        return await answer
+    async def allocate(self, claim: Claim, until_held: bool = True) -> Allocation:
+        """Places what is claimed and holds it; waits for room as long as the claim may. The same claim again is one.
 
-    async def release(self, allocation_id: str) -> None:
-        """Frees it; returns when its amounts are free again. Raises NotFound."""
-        self._core.allocation(allocation_id)
-        done = self._releasing.setdefault(allocation_id, asyncio.get_running_loop().create_future())
-        await self._handle(events.ReleaseRequested(allocation_id, at=time.time()))
-        await done
+        `until_held`: whether to answer only then; else also when it waits. Raises DoesNotFit, NotFound (policy),
+        Conflict (the id is another's, or it was released), Unavailable.
+        """
+        answers = self._held if until_held else self._queued
+        answer = answers.expect(claim.id)
+        start = time.perf_counter()
+        self._handle(events.Claimed(claim, at=time.time()))
+        self._metrics.decided(time.perf_counter() - start)
+        if claim.wait_s:
+            asyncio.get_running_loop().call_later(claim.wait_s, self._tick)
+        allocation = await asyncio.shield(answer)
+        if allocation.state == "waiting":
+            await self._journal.kept()  # whoever goes away now must find it again
+        return allocation
 
-    async def renew(self, allocation_id: str) -> Allocation:
-        """Starts its lease anew. Raises NotFound."""
-        self._core.allocation(allocation_id)
-        await self._handle(events.LeaseRenewed(allocation_id, at=time.time()))
+    async def release(self, allocation_id: str, fence: str | None = None) -> None:
+        """Frees it, or calls off its waiting; returns when its amounts are free again.
+
+        `fence` is the home that the caller believes to hold. Raises NotFound, Conflict (it has another home now).
+        """
+        before = self._core.allocation(allocation_id, fence)
+        done = self._released.expect(allocation_id)
+        self._handle(events.ReleaseRequested(allocation_id, at=time.time(), fence=fence))
+        await asyncio.shield(done)
+        if before.state == "waiting":
+            await self._journal.kept()  # it must not wait again after a restart
+
+    async def renew(self, allocation_id: str, fence: str | None = None) -> Allocation:
+        """Starts its lease anew. Raises NotFound, Conflict (it has another home now)."""
+        self._core.allocation(allocation_id, fence)
+        self._handle(events.LeaseRenewed(allocation_id, at=time.time(), fence=fence))
+        await self._journal.kept()
         return self._core.allocation(allocation_id)
 
     async def allocation(self, allocation_id: str) -> Allocation:
@@ -98,8 +137,11 @@ class NodeManager:
         return self._core.allocations()
 
     async def explain(self, allocation_id: str) -> Explanation:
-        """Why it is where it is. Raises NotFound."""
-        return self._core.allocation(allocation_id).explanation
+        """Why it is where it is, or does not fit anywhere yet. Raises NotFound."""
+        explanation = self._core.allocation(allocation_id).explanation
+        if explanation is None:
+            raise NotFound("explanation", allocation_id)
+        return explanation
 
     async def nodes(self) -> list[Node]:
         return self._core.nodes()
@@ -110,73 +152,100 @@ class NodeManager:
     async def cordon(self, node_id: str, cordoned: bool) -> Node:
         """Places nothing new there, or again. Raises NotFound."""
         self._core.node(node_id)
-        await self._handle(events.NodeCordoned(node_id, cordoned, at=time.time()))
+        self._handle(events.NodeCordoned(node_id, cordoned, at=time.time()))
+        await self._journal.kept()
         return self._core.node(node_id)
 
     async def totals(self) -> dict[str, Any]:
         return self._core.totals()
 
+    async def snapshot(self) -> bytes:
+        """All that is known now, a pickled `Snapshot`.
+
+        Pickled here and at once: what a method returns is packed by another thread while decisions go on.
+        """
+        return pickle.dumps(self._core.snapshot(time.time()))
+
+    async def figures(self) -> dict[str, float]:
+        """What is worth watching of queue, ledger and decisions, as plain numbers."""
+        return {**self._core.figures(time.time()), **self._metrics.decision_ms()}
+
     async def report(self, node_id: str, metrics: ResourceMetrics) -> None:
         """A NodeAgent's report."""
-        await self._handle(events.NodeReported(node_id, metrics, at=time.time()))
+        self._handle(events.NodeReported(node_id, metrics, at=time.time()))
+
+    async def report_gpus(self, picked: Sequence[PickedGpus]) -> None:
+        """What a NodeAgent saw of Ray's choice of GPUs. Groups of others, or gone by now, are passed over."""
+        for one in picked:
+            name = self._groups.name_of(one.group_id)
+            if name is not None:
+                allocation_id, _, epoch = name.rpartition(".")
+                event = events.GpusObserved(allocation_id, int(epoch), one.bundle, one.gpu_indices, at=time.time())
+                self._handle(event)
 
     async def ping(self) -> str:
         return NODE_MANAGER
 
     # -- performing
 
-    async def _handle(self, event: Any) -> None:
+    def _handle(self, event: events.Event) -> None:
         """The one door: the core decides, then its instructions are performed in their order."""
-        await self._perform(self._core.handle(event))
+        self._perform(self._core.handle(event))
 
-    async def _perform(self, todo: Sequence[Any]) -> None:
+    def _tick(self) -> None:
+        self._handle(events.Tick(at=time.time()))
+
+    def _perform(self, todo: Sequence[instructions.Instruction]) -> None:
         for instruction in todo:
             match instruction:
                 case instructions.Keep(change):
-                    await self._keep([change])
+                    self._journal.add(change)
                 case instructions.CreateGroup():
                     self._spawn(self._create_group(instruction))
                 case instructions.RemoveGroup():
                     self._spawn(self._remove_group(instruction))
-                case instructions.Granted(allocation):
-                    _resolve(self._waiting.pop(allocation.id, None), allocation)
-                case instructions.Refused(allocation_id, error):
-                    _reject(self._waiting.pop(allocation_id, None), error)
-                case instructions.Released(allocation_id):
-                    _resolve(self._releasing.pop(allocation_id, None), None)
-                    _reject(self._waiting.pop(allocation_id, None), NotFound("allocation", allocation_id))
-                case instructions.Notice(kind, message, details):
-                    log.info(kind, message=message, **details)
+                case instructions.AskForNodes(rooms):
+                    self._spawn(asyncio.to_thread(autoscaler.ask, rooms))
+                case instructions.Notice(kind, message, details, warns):
+                    (log.warning if warns else log.info)(kind, message=message, **details)
+                case _:
+                    self._tell(instruction)
 
-    async def _keep(self, changes: list[Change]) -> None:
-        async with self._writing:  # in the order in which the core decided
-            await asyncio.to_thread(self._database.apply, changes)
+    def _tell(self, instruction: instructions.Instruction) -> None:
+        """Answers those who wait for it."""
+        match instruction:
+            case instructions.Granted(allocation):
+                self._held.resolve(allocation.id, allocation)
+                self._queued.resolve(allocation.id, allocation)
+            case instructions.Queued(allocation):
+                self._queued.resolve(allocation.id, allocation)
+            case instructions.Refused(allocation_id, error):
+                self._refuse(allocation_id, error)
+            case instructions.Released(allocation_id):
+                self._released.resolve(allocation_id, None)
+                self._refuse(allocation_id, NotFound("allocation", allocation_id))
+
+    def _refuse(self, allocation_id: str, error: NoodleError) -> None:
+        self._held.reject(allocation_id, error)
+        self._queued.reject(allocation_id, error)
 
     async def _create_group(self, order: instructions.CreateGroup) -> None:
-        loop = asyncio.get_running_loop()
-        self._last_change = loop.time()
-        try:
-            created = await loop.run_in_executor(
-                self._groups, ray_state.create_group, order.group, order.bundle, order.node_id, GROUP_TIMEOUT_S
-            )
-            problem = "" if created else f"Ray did not reserve it within {GROUP_TIMEOUT_S:g} s"
-        except (ray.exceptions.RayError, ValueError) as error:
-            problem = str(error)
-        self._last_change = loop.time()
-        if problem:
-            await self._handle(events.GroupFailed(order.allocation_id, order.epoch, problem, at=time.time()))
+        await self._journal.kept()
+        problem = await self._groups.create(order.group, order.bundles)
+        if problem is None:
+            self._handle(events.GroupCreated(order.allocation_id, order.epoch, at=time.time()))
         else:
-            await self._handle(events.GroupCreated(order.allocation_id, order.epoch, at=time.time()))
+            self._handle(
+                events.GroupFailed(order.allocation_id, order.epoch, problem.reason, time.time(), problem.lacking)
+            )
 
     async def _remove_group(self, order: instructions.RemoveGroup) -> None:
-        loop = asyncio.get_running_loop()
-        freed = await loop.run_in_executor(self._groups, ray_state.remove_group, order.group, GROUP_TIMEOUT_S)
-        if not freed:
-            log.warning("group_still_there", group=order.group, after_s=GROUP_TIMEOUT_S)
-        self._last_change = loop.time()
-        await self._handle(events.GroupRemoved(order.allocation_id, order.epoch, at=time.time()))
+        await self._journal.kept()
+        if not await self._groups.remove(order.group):
+            log.warning("group_still_there", group=order.group)
+        self._handle(events.GroupRemoved(order.allocation_id, order.epoch, at=time.time()))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -198,76 +267,91 @@ class NodeManager:
                 log.warning("watch_failed", error=str(error))
 
     async def _watch_once(self) -> None:
-        now = time.time()
         live = await asyncio.to_thread(ray_state.live_nodes)
+        self._follow_nodes(live)
+        await self._end_jobs()
+        await self._view.look()
+        self._observe_others(live)
+        if time.monotonic() - self._compared_at >= COMPARE_INTERVAL_S:
+            self._compared_at = time.monotonic()
+            await self._compare()
+        self._tick()
+        await self._price()
+        self._metrics.export(self._core.figures(time.time()))
+
+    def _follow_nodes(self, live: Mapping[str, ray_state.RayNode]) -> None:
+        now = time.time()
         known = {node.id for node in self._core.nodes()}
         for node_id in sorted(known - live.keys()):
             self._agents.pop(node_id, None)
-            await self._handle(events.NodeLeft(node_id, at=now))
+            self._handle(events.NodeLeft(node_id, at=now))
         for node_id in sorted(live.keys() - known):
             node = live[node_id]
-            await self._handle(
-                events.NodeJoined(node.id, node.name, node.address, node.resources, node.pretended, at=now)
-            )
+            self._handle(events.NodeJoined(node.id, node.name, node.address, node.resources, node.pretended, at=now))
         for node_id in sorted(live.keys() - self._agents.keys()):
-            self._agents[node_id] = self._start_agent(node_id)
-        await self._end_jobs(now)
-        await self._observe_use(now)
-        await self._handle(events.Tick(at=now))
+            self._agents[node_id] = self._start_agent(live[node_id])
 
-    def _start_agent(self, node_id: str) -> Any:
+    def _start_agent(self, node: ray_state.RayNode) -> Any:
         return (
             ray.remote(NodeAgent)
             .options(
-                name=agent_name(node_id),
+                name=agent_name(node.id),
                 namespace=NAMESPACE,
                 lifetime="detached",
                 get_if_exists=True,
                 num_cpus=0,
                 max_restarts=-1,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
             )
-            .remote(node_id, ray.get_actor(NODE_MANAGER, NAMESPACE), self._settings)
+            .remote(node.id, ray.get_actor(NODE_MANAGER, NAMESPACE), self._settings, node.resources.gpus > 0)
         )
 
-    async def _end_jobs(self, now: float) -> None:
+    async def _end_jobs(self) -> None:
         owners = {allocation.owner for allocation in self._core.allocations()} - {""}
         if owners:
             ended = await asyncio.to_thread(ray_state.ended_jobs)
             for owner in sorted(owners & {f"job:{job}" for job in ended}):
-                await self._handle(events.OwnerGone(owner, at=now))
+                self._handle(events.OwnerGone(owner, at=time.time()))
 
-    async def _observe_use(self, now: float) -> None:
-        """Tells the core what others use. Only while no group of ours is on its way: Ray would count it as theirs."""
-        if not self._is_quiet():
-            return
-        before = self._last_change
-        available = await asyncio.to_thread(ray_state.available)
-        if before != self._last_change or not self._is_quiet():
-            return
-        for node in self._core.nodes():
-            if node.id in available:
-                free = available[node.id]
-                event = events.FreeObserved(
-                    node.id,
-                    cpu_units=to_units(free.get("CPU", 0)),
-                    memory_bytes=int(free.get("memory", 0)),
-                    gpu_units=to_units(free.get("GPU", 0)),
-                    custom_units=ray_state.custom_units(free),
-                    at=now,
-                )
-                await self._handle(event)
+    def _observe_others(self, live: Mapping[str, ray_state.RayNode]) -> None:
+        """Tells the core what others use: what is neither free nor our groups', where the view has all of those."""
+        for node_id, free in self._view.free.items():
+            ours = self._groups.used_by_us(node_id)
+            if ours is not None and node_id in live:
+                self._handle(_others(node_id, live[node_id].resources, free, ours))
 
-    def _is_quiet(self) -> bool:
-        moving = any(allocation.state in ("reserving", "releasing") for allocation in self._core.allocations())
-        return not moving and asyncio.get_running_loop().time() - self._last_change > 0.1
+    async def _compare(self) -> None:
+        """Looks for differences between our groups and Ray's, and for what the autoscaler may launch."""
+        for name in self._groups.vanished():
+            if await asyncio.to_thread(ray_state.group_named, name) is None:
+                allocation_id, _, epoch = name.rpartition(".")
+                self._groups.forget(name)
+                self._handle(events.GroupVanished(allocation_id, int(epoch), at=time.time()))
+        unknown = self._groups.unknown()
+        self._others_groups &= unknown
+        for group_id in sorted(unknown - self._others_groups):
+            group = await asyncio.to_thread(ray_state.group_with_id, group_id)
+            if group is None:
+                self._others_groups.add(group_id)
+            elif self._groups.name_of(group_id) is None:
+                self._handle(events.GroupFound(group.name, at=time.time()))
+        self._handle(events.NodeTypesSeen(await asyncio.to_thread(autoscaler.node_types), at=time.time()))
+
+    async def _price(self) -> None:
+        """Computes prices anew when the workload has changed enough, beside everything else."""
+        inputs = self._core.price_inputs()
+        if inputs is not None:
+            prices = await asyncio.to_thread(compute, inputs)
+            self._handle(events.Priced(prices, at=time.time()))
 
 
-def _resolve(waiting: asyncio.Future[Any] | None, value: Any) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(value)
+def _others(
+    node_id: str, total: NodeResources, free: Mapping[str, float], ours: Mapping[str, float]
+) -> events.OthersObserved:
+    def used(name: str, whole: int) -> int:
+        return max(whole - to_units(free.get(name, 0.0)) - to_units(ours.get(name, 0.0)), 0)
 
-
-def _reject(waiting: asyncio.Future[Any] | None, error: NoodleError) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_exception(error)
+    memory = max(total.memory_bytes - int(free.get("memory", 0)) - int(ours.get("memory", 0)), 0)
+    custom = {name: used(name, whole) for name, whole in total.custom_units.items()}
+    amounts = {CPUS: used("CPU", total.cpu_units), MEMORY: memory, **custom}
+    return events.OthersObserved(node_id, amounts, used("GPU", total.gpus * to_units(1)), at=time.time())

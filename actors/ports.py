@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import pickle
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -10,16 +13,24 @@ from ray import serve
 
 from noodle_ray.actors import names
 from noodle_ray.actors.module_calls import ModuleCaller
-from noodle_ray.actors.ray_errors import await_ref
-from noodle_ray.errors import Unavailable
+from noodle_ray.actors.ray_errors import Gone, await_ref
+from noodle_ray.errors import NotFound, Unavailable
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.gateway.ports import Ports
 from noodle_ray.nodes.membership import Node
+from noodle_ray.nodes.snapshot import Snapshot
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.placement.planner import Explanation
-from noodle_ray.resources import Demand
+from noodle_ray.placement.claim import Claim
+from noodle_ray.placement.explanation import Explanation
 from noodle_ray.services.directory import Registration, Service
+
+RESTART_TIMEOUT_S = 60.0
+RESTART_WAIT_S = 0.2
+"""How long, and how often, an actor that is being restarted is asked again what may be asked twice."""
+
+_ANSWERING_S = 2.0
+"""A call that lasted longer than this before its actor was gone was being answered: the time starts anew."""
 
 
 class NamedActor:
@@ -42,6 +53,20 @@ class NamedActor:
 
     async def ask(self, method: str, *args: Any) -> Any:
         return await await_ref(getattr(self.handle, method).remote(*args))
+
+    async def ask_again(self, method: str, *args: Any) -> Any:
+        """The same for what has one effect however often it is asked: asked until it is answered, through restarts."""
+        clock, gone_since = asyncio.get_running_loop().time, None
+        while True:
+            asked_at = clock()
+            try:
+                return await self.ask(method, *args)
+            except Gone:
+                if gone_since is None or clock() - asked_at > _ANSWERING_S:  # it was there meanwhile
+                    gone_since = clock()
+                if clock() - gone_since > RESTART_TIMEOUT_S:
+                    raise
+            await asyncio.sleep(RESTART_WAIT_S)
 
 
 class ActorNodes:
@@ -78,16 +103,28 @@ class ActorResources:
         allocation: Allocation = await self._manager.ask("allocation", allocation_id)
         return allocation
 
-    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
-        allocation: Allocation = await self._manager.ask("allocate", demand, policy, owner, lease_s)
+    async def allocate(self, claim: Claim, until_held: bool = True) -> Allocation:
+        allocation: Allocation = await self._manager.ask_again("allocate", claim, until_held)
         return allocation
 
-    async def release(self, allocation_id: str) -> None:
-        await self._manager.ask("release", allocation_id)
+    def call_off(self, allocation_id: str) -> None:
+        """Releases it without waiting for that: for one who was interrupted while it waited."""
+        self._manager.handle.release.remote(allocation_id)
 
-    async def renew(self, allocation_id: str) -> Allocation:
-        allocation: Allocation = await self._manager.ask("renew", allocation_id)
+    async def release(self, allocation_id: str, fence: str | None = None) -> None:
+        try:
+            await self._manager.ask("release", allocation_id, fence)
+        except Gone:
+            with suppress(NotFound):  # then the manager that was gone had done it
+                await self._manager.ask_again("release", allocation_id, fence)
+
+    async def renew(self, allocation_id: str, fence: str | None = None) -> Allocation:
+        allocation: Allocation = await self._manager.ask_again("renew", allocation_id, fence)
         return allocation
+
+    async def snapshot(self) -> Snapshot:
+        snapshot: Snapshot = pickle.loads(await self._manager.ask("snapshot"))  # noqa: S301  # our own manager's
+        return snapshot
 
     async def explain(self, allocation_id: str) -> Explanation:
         explanation: Explanation = await self._manager.ask("explain", allocation_id)

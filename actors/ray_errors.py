@@ -19,6 +19,10 @@ _GONE = (
 )
 
 
+class Gone(Unavailable):
+    """The actor that was asked died before it answered, or is being restarted: whether it did it is not known."""
+
+
 async def await_ref(ref: Awaitable[Any]) -> Any:
     """Awaits a Ray reference. Raises the NoodleError that the other side raised, or Unavailable where it is gone.
 
@@ -48,7 +52,7 @@ def translate(error: Exception) -> Exception:
     if isinstance(cause, NoodleError):
         return cause
     if isinstance(error, _GONE):
-        return Unavailable(f"the other side is gone or cannot be reached: {first_line(error)}")
+        return Gone(f"the other side is gone or cannot be reached: {first_line(error)}")
     return error
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import state as ray_private_state
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
+from noodle_ray.actors.names import NAMESPACE
 from noodle_ray.errors import NotFound
+from noodle_ray.nodes.instructions import PinnedBundle
 from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
 from noodle_ray.resources import NodeResources, to_units
 
 _NOT_CUSTOM = re.compile(r"CPU|GPU|memory|object_store_memory|node:.*|accelerator_type:.*|.*_group_.*|bundle_group.*")
-_POLL_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,57 +68,86 @@ def ended_jobs() -> set[str]:
     return {job["JobID"] for job in ray_private_state.jobs() if job["IsDead"]}  # type: ignore[no-untyped-call]
 
 
-def groups() -> dict[str, str]:
-    """Our groups that exist (asked for or created): name → placement group id."""
-    table = placement_group_table()
-    return {
-        group["name"]: group_id
-        for group_id, group in table.items()
-        if group["state"] != "REMOVED" and _is_ours(group["name"])
-    }
+@dataclass(frozen=True, slots=True)
+class RayGroup:
+    """A placement group of ours as Ray knows it. `is_ready`: all of it is reserved."""
+
+    id: str
+    name: str
+    is_ready: bool
+
+
+def groups() -> dict[str, RayGroup]:
+    """Our groups that exist (asked for or created), by name. Ray lists removed ones for ever: not for a busy path."""
+    found = [_read_group(entry) for entry in placement_group_table().values()]
+    return {group.name: group for group in found if group is not None}
+
+
+def _read_group(entry: Mapping[str, Any] | None) -> RayGroup | None:
+    if not entry or entry["state"] == "REMOVED" or not _is_ours(entry["name"]):
+        return None
+    return RayGroup(entry["placement_group_id"], entry["name"], entry["state"] == "CREATED")
 
 
 def _is_ours(name: str) -> bool:
-    return re.fullmatch(r"noodle-[A-Za-z0-9-]+\.\d+", name) is not None
+    return re.fullmatch(r"noodle-[A-Za-z0-9_-]+\.\d+", name) is not None
 
 
-def create_group(name: str, bundle: Mapping[str, float], node_id: str, timeout_s: float) -> bool:
-    """Reserves the bundle on exactly this node; False where Ray did not manage in time."""
-    group = placement_group(
-        [dict(bundle)],
-        strategy="STRICT_PACK",
-        name=name,
-        lifetime="detached",
-        bundle_label_selector=[{"ray.io/node-id": node_id}],
-    )
-    return group.wait(timeout_s)  # type: ignore[no-any-return]
+def group_named(name: str) -> RayGroup | None:
+    """Our group of that name, whatever namespace the caller is in; None where it does not exist (any more)."""
+    # Where somebody else's job started our actors, groups are in that job's namespace, which is then ours too.
+    for namespace in dict.fromkeys((NAMESPACE, ray.get_runtime_context().namespace)):
+        entry = ray_private_state.state.get_placement_group_by_name(name, namespace)  # type: ignore[no-untyped-call]
+        if entry is not None:
+            return _read_group(entry)
+    return None
+
+
+def group_with_id(group_id: str) -> RayGroup | None:
+    """The group of that id, if it exists and is ours."""
+    return _read_group(placement_group_table(_handle(group_id)))
 
 
 def find_group(name: str) -> PlacementGroup:
-    """Our group of that name, whatever namespace the caller is in. Raises NotFound where there is none."""
-    group_id = groups().get(name)
-    if group_id is None:
+    """Our group of that name, for work to run in. Raises NotFound where there is none."""
+    group = group_named(name)
+    if group is None:
         raise NotFound("placement group", name)
+    return _handle(group.id)
+
+
+def _handle(group_id: str) -> PlacementGroup:
     return PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id)))
 
 
-def remove_group(name: str, timeout_s: float) -> bool:
-    """Removes the group and waits until its node's amounts are free again; False where that took too long."""
-    group_id = groups().get(name)
-    if group_id is None:
-        return True
-    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if not any(group_id in resource for amounts in available().values() for resource in amounts):
-            return True
-        time.sleep(_POLL_S)
-    return False
+def create_group(name: str, bundles: Sequence[PinnedBundle], timeout_s: float) -> tuple[str, bool]:
+    """Asks for all bundles, each on its node. Gives the group's id, and whether Ray reserved it within whole seconds.
+
+    Ask only where Ray's own view has room: what fails once is looked at again after a second, not earlier.
+    """
+    group = placement_group(
+        [dict(bundle.amounts) for bundle in bundles],
+        strategy="STRICT_PACK" if len(bundles) == 1 else "PACK",
+        name=name,
+        lifetime="detached",
+        bundle_label_selector=[{"ray.io/node-id": bundle.node_id} for bundle in bundles],
+    )
+    return group.id.hex(), group.wait(int(timeout_s))
+
+
+def remove_group(group_id: str) -> None:
+    """Has Ray remove the group. What it held is free once Ray's view has had the group and has it no more."""
+    remove_placement_group(_handle(group_id))
 
 
 def runtime_job_id() -> str:
     """The id of the job that this process belongs to."""
     return str(ray.get_runtime_context().get_job_id())
+
+
+def log_directory() -> Path:
+    """Where Ray's processes of this node write their logs."""
+    return Path(ray._private.worker._global_node.get_logs_dir_path())  # type: ignore[attr-defined]
 
 
 def system_config() -> dict[str, object]:

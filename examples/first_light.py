@@ -18,8 +18,8 @@ import ray
 
 import noodle_ray
 from noodle_ray import Cluster, Demand, MultimodalInput
-from noodle_ray.entry.cli.allocations import print_explanation
 from noodle_ray.entry.cli.cluster import print_nodes, print_totals
+from noodle_ray.entry.cli.explaining import print_explanation
 from noodle_ray.entry.cli.fusion import print_result
 from noodle_ray.entry.cli.output import console
 from noodle_ray.entry.demonstration import demonstration_request, recorded_sentence

@@ -9,11 +9,22 @@ if TYPE_CHECKING:
     from noodle_ray.entry.client import Cluster, connect, read_token
     from noodle_ray.fusion.inputs import MultimodalInput
     from noodle_ray.fusion.result import FusionResult
+    from noodle_ray.placement.request import Request
     from noodle_ray.resources import Demand
     from noodle_ray.services.directory import Registration, Service
 
 __version__ = "0.1.0"
-__all__ = ["Cluster", "Demand", "FusionResult", "MultimodalInput", "Registration", "Service", "connect", "read_token"]
+__all__ = [
+    "Cluster",
+    "Demand",
+    "FusionResult",
+    "MultimodalInput",
+    "Registration",
+    "Request",
+    "Service",
+    "connect",
+    "read_token",
+]
 
 # Handed on lazily, so that importing the core imports neither Ray nor torch.
 _HOMES = {
@@ -22,6 +33,7 @@ _HOMES = {
     "FusionResult": "noodle_ray.fusion.result",
     "MultimodalInput": "noodle_ray.fusion.inputs",
     "Registration": "noodle_ray.services.directory",
+    "Request": "noodle_ray.placement.request",
     "Service": "noodle_ray.services.directory",
     "connect": "noodle_ray.entry.client",
     "read_token": "noodle_ray.entry.client",

@@ -14,6 +14,9 @@ from noodle_ray.base_model import Model
 UNITS = 10_000
 """Parts of one CPU, one GPU or one custom resource: Ray's own granularity, so freeing restores exactly."""
 
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+"""Ray's own node label for the accelerator type: a selector on it is a condition on the type."""
+
 _BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _BYTES_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|Gi|Ti|K|M|G|T)?B?", re.ASCII)
 _BYTES_LIMIT = 2**60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,8 +24,11 @@ from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.modules.artefact import pack_module
 from noodle_ray.nodes.membership import Node
+from noodle_ray.nodes.snapshot import Snapshot
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.placement.planner import Explanation
+from noodle_ray.placement.claim import Claim, new_claim_id
+from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 from noodle_ray.services.directory import Registration, Service
 
@@ -41,18 +45,19 @@ class Held:
 
     @property
     def node_id(self) -> str:
+        """The node; of a gang that of its first bundle."""
         return self.allocation.node_id
 
-    def options(self) -> dict[str, Any]:
-        """Keywords for `.options(…)` of a Ray task or actor: runs it in this allocation, with all it holds."""
-        demand = self.allocation.demand
+    def options(self, bundle: int = 0) -> dict[str, Any]:
+        """Keywords for `.options(…)` of a Ray task or actor: runs it in this bundle, with all that the bundle holds."""
+        demand = self.allocation.request.bundles[bundle]
         return {
             "num_cpus": demand.cpus,
             "num_gpus": demand.gpu_share or demand.gpus,
             "memory": demand.memory or None,
             "resources": dict(demand.custom) or None,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                ray_state.find_group(self.allocation.group), placement_group_bundle_index=0
+                ray_state.find_group(self.allocation.group), placement_group_bundle_index=bundle
             ),
         }
 
@@ -81,22 +86,54 @@ class AsyncCluster:
     async def allocations(self) -> list[Allocation]:
         return await self._resources.allocations()
 
+    async def allocation(self, allocation_id: str) -> Allocation:
+        """One allocation as it is now: for one that waits, its place in the queue and what it waits for."""
+        return await self._resources.allocation(allocation_id)
+
     @asynccontextmanager
-    async def allocate(self, demand: Demand, policy: str | None = None) -> AsyncIterator[Held]:
-        """Holds the demand for the length of the block. Raises DoesNotFit with the reason per dimension."""
-        held = await self.hold(demand, policy)
+    async def allocate(
+        self, wanted: Demand | Request, policy: str | None = None, priority: int = 0, wait_s: float | None = None
+    ) -> AsyncIterator[Held]:
+        """Holds what is wanted for the length of the block; waits for it as `hold` does."""
+        held = await self.hold(wanted, policy, priority, wait_s)
         try:
             yield held
         finally:
-            await self.release(held.id)
+            await self.release(held.id, held.allocation.group)
 
-    async def hold(self, demand: Demand, policy: str | None = None) -> Held:
-        """Holds the demand until `release`, or until this Ray job ends."""
-        owner = f"job:{ray_state.runtime_job_id()}"
-        return Held(await self._resources.allocate(demand, policy, owner, None))
+    async def hold(
+        self, wanted: Demand | Request, policy: str | None = None, priority: int = 0, wait_s: float | None = None
+    ) -> Held:
+        """Holds a demand, or all of a request, until `release`, or until this Ray job ends.
 
-    async def release(self, allocation_id: str) -> None:
-        await self._resources.release(allocation_id)
+        What does not fit now waits for room: `wait_s` seconds, None as long as it takes, 0 not at all. Higher
+        priorities are served first. Raises DoesNotFit with the reason per dimension: at once where no node could ever
+        take it, else when the time is over.
+        """
+        claim = Claim(
+            id=new_claim_id(),
+            request=Request.of(wanted),
+            policy=policy,
+            priority=priority,
+            owner=f"job:{ray_state.runtime_job_id()}",
+            wait_s=wait_s,
+        )
+        try:
+            return Held(await self._resources.allocate(claim))
+        except asyncio.CancelledError:
+            self._resources.call_off(claim.id)
+            raise
+
+    async def release(self, allocation_id: str, fence: str | None = None) -> None:
+        """Frees it, or calls off its waiting. `fence`: the home that is meant (`allocation.group`), and no later one.
+
+        Raises NotFound, Conflict where it has another home by now.
+        """
+        await self._resources.release(allocation_id, fence)
+
+    async def snapshot(self) -> Snapshot:
+        """Nodes, ledger, workload and allocations at one moment, to compute from without asking the manager again."""
+        return await self._resources.snapshot()
 
     async def explain(self, allocation_id: str) -> Explanation:
         """Which nodes were considered for it, with their scores."""

@@ -19,8 +19,10 @@ from noodle_ray.entry.ray_connection import open_connection, use_token
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.nodes.membership import Node
+from noodle_ray.nodes.snapshot import Snapshot
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.placement.planner import Explanation
+from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 from noodle_ray.services.directory import Registration, Service
 from noodle_ray.settings import Settings, read_settings
@@ -89,21 +91,42 @@ class Cluster:
     def allocations(self) -> list[Allocation]:
         return self._loop.run(self.aio.allocations())
 
+    def allocation(self, allocation_id: str) -> Allocation:
+        """One allocation as it is now: for one that waits, its place in the queue and what it waits for."""
+        return self._loop.run(self.aio.allocation(allocation_id))
+
     @contextmanager
-    def allocate(self, demand: Demand, policy: str | None = None) -> Iterator[Held]:
-        """Holds the demand for the length of the block. Raises DoesNotFit with the reason per dimension."""
-        held = self.hold(demand, policy)
+    def allocate(
+        self, wanted: Demand | Request, policy: str | None = None, priority: int = 0, wait_s: float | None = None
+    ) -> Iterator[Held]:
+        """Holds what is wanted for the length of the block; waits for it as `hold` does."""
+        held = self.hold(wanted, policy, priority, wait_s)
         try:
             yield held
         finally:
-            self.release(held.id)
+            self.release(held.id, held.allocation.group)
 
-    def hold(self, demand: Demand, policy: str | None = None) -> Held:
-        """Holds the demand until `release`, or until this Ray job ends."""
-        return self._loop.run(self.aio.hold(demand, policy))
+    def hold(
+        self, wanted: Demand | Request, policy: str | None = None, priority: int = 0, wait_s: float | None = None
+    ) -> Held:
+        """Holds a demand, or all of a request, until `release`, or until this Ray job ends.
 
-    def release(self, allocation_id: str) -> None:
-        self._loop.run(self.aio.release(allocation_id))
+        What does not fit now waits for room: `wait_s` seconds, None as long as it takes, 0 not at all. Higher
+        priorities are served first. Raises DoesNotFit with the reason per dimension: at once where no node could ever
+        take it, else when the time is over.
+        """
+        return self._loop.run(self.aio.hold(wanted, policy, priority, wait_s))
+
+    def release(self, allocation_id: str, fence: str | None = None) -> None:
+        """Frees it, or calls off its waiting. `fence`: the home that is meant (`allocation.group`), and no later one.
+
+        Raises NotFound, Conflict where it has another home by now.
+        """
+        self._loop.run(self.aio.release(allocation_id, fence))
+
+    def snapshot(self) -> Snapshot:
+        """Nodes, ledger, workload and allocations at one moment, to compute from without asking the manager again."""
+        return self._loop.run(self.aio.snapshot())
 
     def explain(self, allocation_id: str) -> Explanation:
         """Which nodes were considered for it, with their scores."""

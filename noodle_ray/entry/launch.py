@@ -226,6 +226,7 @@ LEFT_TO_RAY = {
     "RAY_gcs_storage=rocksdb": "without it, a head that dies forgets nodes, actors and groups",
     "RAY_raylet_report_resources_period_milliseconds=10": "without it, an allocation after another may wait a second",
     "RAY_gcs_create_placement_group_retry_max_interval_ms=20": "without it, freed capacity is given out a second late",
+    "RAY_debug_dump_period_milliseconds=1000": "without it, which GPU Ray gave out is known after ten seconds",
     "RAY_health_check_period_ms=500": "without it, a dead node is known after twelve seconds instead of one",
     "RAY_SERVE_ENABLE_HA_PROXY=1": "without it, the gateway answers a third as many requests",
 }

@@ -41,10 +41,10 @@ def local_cluster(options: UpOptions, progress: Progress) -> Iterator[LocalClust
 
 
 @contextmanager
-def bare_ray(progress: Progress) -> Iterator[LocalCluster]:
+def bare_ray(progress: Progress, options: UpOptions | None = None) -> Iterator[LocalCluster]:
     """The same without anything of ours on it: Ray with our settings, for comparisons and for `attach`."""
     with _own_state() as settings:
-        file = launch.start_ray(settings, UpOptions(), progress)
+        file = launch.start_ray(settings, options or UpOptions(), progress)
         try:
             use_token(ensure_token(settings.state_dir))
             yield LocalCluster(file, settings)

@@ -38,6 +38,7 @@ RAY_SETTINGS = {
     "RAY_gcs_resource_broadcast_max_batch_delay_ms": "0",
     "RAY_gcs_create_placement_group_retry_min_interval_ms": "5",
     "RAY_gcs_create_placement_group_retry_max_interval_ms": "20",
+    "RAY_debug_dump_period_milliseconds": "1000",  # which GPUs Ray gave out is known after one second instead of ten
     # A killed node is known after one to two seconds instead of twelve.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",

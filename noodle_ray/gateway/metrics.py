@@ -116,6 +116,7 @@ def _resource_gauges(registry: CollectorRegistry, totals: Mapping[str, Any]) -> 
     amounts = Gauge("noodle_resources", "Resources of the fleet.", ("resource", "part"), registry=registry)
     ratio = Gauge("noodle_allocation_ratio", "Held part of the scarcest resource.", registry=registry)
     ratio.set(totals.get("allocation_ratio", 0.0))
+    Gauge("noodle_queue_length", "Claims that wait for room.", registry=registry).set(totals.get("waiting", 0))
     for resource, parts in totals.items():
         if isinstance(parts, Mapping):
             for part, amount in parts.items():

@@ -10,8 +10,8 @@ from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.placement.planner import Explanation
-from noodle_ray.resources import Demand
+from noodle_ray.placement.claim import Claim
+from noodle_ray.placement.explanation import Explanation
 from noodle_ray.services.directory import Registration, Service
 
 
@@ -34,13 +34,17 @@ class Resources(Protocol):
 
     async def allocation(self, allocation_id: str) -> Allocation: ...
 
-    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
-        """Raises DoesNotFit."""
+    async def allocate(self, claim: Claim, until_held: bool = True) -> Allocation:
+        """Holds what is claimed; with `until_held` false it may also come back waiting. Raises DoesNotFit, Conflict."""
         ...
 
-    async def release(self, allocation_id: str) -> None: ...
+    async def release(self, allocation_id: str, fence: str | None = None) -> None:
+        """Raises Conflict where `fence` is not its home any more."""
+        ...
 
-    async def renew(self, allocation_id: str) -> Allocation: ...
+    async def renew(self, allocation_id: str, fence: str | None = None) -> Allocation:
+        """Raises Conflict where `fence` is not its home any more."""
+        ...
 
     async def explain(self, allocation_id: str) -> Explanation: ...
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Response
-from pydantic import Field
+from fastapi import APIRouter, Body, Query, Response
+from pydantic import Field, ValidationInfo, field_validator
 
 from noodle_ray.base_model import Model
-from noodle_ray.errors import DoesNotFit, NotFound
+from noodle_ray.errors import Conflict, DoesNotFit, NotFound
 from noodle_ray.gateway.bodies import UNREADABLE, JsonRoute
 from noodle_ray.gateway.errors import documented
 from noodle_ray.gateway.parts import AllocationId, PortsOf
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.placement.planner import Explanation
+from noodle_ray.placement.claim import Claim, Priority, new_claim_id
+from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 
 router = APIRouter(prefix="/api/distributed/resources", tags=["resources"], route_class=JsonRoute)
@@ -24,16 +26,44 @@ OWNER = "http"
 
 
 class AllocationRequest(Model):
-    """A demand to hold, for `lease_s` seconds at a time: renew it before they are over."""
+    """A demand, or a request of several, to hold for `lease_s` seconds at a time: renew it before they are over.
 
-    demand: Demand
+    `wait_s`: how long it may wait for room, in the order of `priority` (higher first). Its lease runs meanwhile.
+    """
+
+    request: Request | None = None
+    demand: Annotated[Demand | None, Field(validate_default=True)] = None
     policy: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    priority: Priority = 0
+    wait_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     lease_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+
+    @field_validator("demand")
+    @classmethod
+    def _asks_for_one_thing(cls, demand: Demand | None, read: ValidationInfo) -> Demand | None:
+        if "request" in read.data and (demand is None) == (read.data["request"] is None):
+            raise ValueError("give a demand, or a request with its bundles, and not both")
+        return demand
+
+    def claim(self) -> Claim:
+        wanted = self.demand or self.request
+        assert wanted is not None
+        more = {"policy": self.policy, "priority": self.priority, "wait_s": self.wait_s, "lease_s": self.lease_s}
+        return Claim(id=new_claim_id(), request=Request.of(wanted), owner=OWNER, **more)
+
+
+Fence = Annotated[
+    str | None,
+    Query(max_length=200, description="The home that you believe to hold, `id.epoch`: refused where it has another."),
+]
 
 
 _EXAMPLES: Any = {
     "half a GPU": {"value": {"demand": {"cpus": 1, "gpu_share": 0.5, "memory": "2GiB"}}},
     "two CPUs for an hour": {"value": {"demand": {"cpus": 2}, "lease_s": 3600}},
+    "two nodes, or wait": {
+        "value": {"request": {"bundles": [{"gpus": 1}, {"gpus": 1}], "strategy": "strict-spread"}, "wait_s": 600}
+    },
 }
 
 
@@ -49,15 +79,22 @@ async def list_allocations(ports: PortsOf) -> Sequence[Allocation]:
 
 
 @router.post(
-    "/allocations", summary="Hold resources", status_code=201, responses=UNREADABLE | documented(DoesNotFit, NotFound)
+    "/allocations",
+    summary="Hold resources",
+    status_code=201,
+    responses=UNREADABLE
+    | documented(DoesNotFit, NotFound)
+    | {202: {"model": Allocation, "description": "It waits for room: read it again, and renew its lease meanwhile."}},
 )
 async def allocate(
     ports: PortsOf, request: Annotated[AllocationRequest, Body(openapi_examples=_EXAMPLES)], response: Response
 ) -> Allocation:
     """Places the demand on the best node under the policy, and holds it until the lease ends or it is released."""
-    held = await ports.resources.allocate(request.demand, request.policy, OWNER, request.lease_s)
-    response.headers["Location"] = f"{router.prefix}/allocations/{held.id}"
-    return held
+    made = await ports.resources.allocate(request.claim(), until_held=False)
+    response.headers["Location"] = f"{router.prefix}/allocations/{made.id}"
+    if made.state == "waiting":
+        response.status_code = 202
+    return made
 
 
 @router.get("/allocations/{allocation_id}", summary="One allocation", responses=documented(NotFound))
@@ -65,18 +102,21 @@ async def read_allocation(ports: PortsOf, allocation_id: AllocationId) -> Alloca
     return await ports.resources.allocation(allocation_id)
 
 
-@router.delete("/allocations/{allocation_id}", summary="Release", status_code=204, responses=documented(NotFound))
-async def release(ports: PortsOf, allocation_id: AllocationId) -> None:
-    await ports.resources.release(allocation_id)
+@router.delete(
+    "/allocations/{allocation_id}", summary="Release", status_code=204, responses=documented(NotFound, Conflict)
+)
+async def release(ports: PortsOf, allocation_id: AllocationId, fence: Fence = None) -> None:
+    """Frees it; one that waits is called off."""
+    await ports.resources.release(allocation_id, fence)
 
 
-@router.post("/allocations/{allocation_id}/renew", summary="Renew a lease", responses=documented(NotFound))
-async def renew(ports: PortsOf, allocation_id: AllocationId) -> Allocation:
+@router.post("/allocations/{allocation_id}/renew", summary="Renew a lease", responses=documented(NotFound, Conflict))
+async def renew(ports: PortsOf, allocation_id: AllocationId, fence: Fence = None) -> Allocation:
     """The lease starts anew, with the length it was asked for."""
-    return await ports.resources.renew(allocation_id)
+    return await ports.resources.renew(allocation_id, fence)
 
 
 @router.get("/allocations/{allocation_id}/explain", summary="Why it is where it is", responses=documented(NotFound))
 async def explain(ports: PortsOf, allocation_id: AllocationId) -> Explanation:
-    """The nodes that were considered, with their scores and the penalties that make them."""
+    """The nodes that were considered, with their scores and the penalties that make them; or why none would do yet."""
     return await ports.resources.explain(allocation_id)

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from noodle_ray.nodes.metrics import ResourceMetrics
-from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.nodes.scaling import NodeType
+from noodle_ray.placement.claim import Claim
+from noodle_ray.placement.prices import Prices
+from noodle_ray.resources import NodeResources
 from noodle_ray.store.changes import Document
 
 
@@ -49,26 +52,47 @@ class NodeCordoned:
 
 
 @dataclass(frozen=True, slots=True)
-class FreeObserved:
-    """What Ray holds for free on a node while no group of ours is on its way; GPUs as one sum of units."""
+class OthersObserved:
+    """What others than us use on a node, by dimension in the ledger's units; GPUs as one sum."""
 
     node_id: str
-    cpu_units: int
-    memory_bytes: int
+    amounts: Mapping[str, int]
     gpu_units: int
-    custom_units: Mapping[str, int]
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class AllocationRequested:
-    """Somebody wants a demand placed. The id is the asker's: the same id again is the same request."""
+class GpusObserved:
+    """Which GPUs Ray gave a bundle of an allocation, as its node's agent read it."""
 
     allocation_id: str
-    demand: Demand
-    policy: str | None
-    owner: str
-    lease_s: float | None
+    epoch: int
+    bundle: int
+    gpu_indices: tuple[int, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTypesSeen:
+    """The kinds of nodes that the cluster's autoscaler may launch; none where there is no autoscaler."""
+
+    types: tuple[NodeType, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """New prices were computed for the workload."""
+
+    prices: Prices
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Somebody claims resources. The same id again is the same claim: the asker may not have heard the answer."""
+
+    claim: Claim
     at: float
 
 
@@ -83,12 +107,13 @@ class GroupCreated:
 
 @dataclass(frozen=True, slots=True)
 class GroupFailed:
-    """Ray did not reserve the group."""
+    """Ray did not reserve the group. `node_ids`: the nodes that lack room, where that is known."""
 
     allocation_id: str
     epoch: int
     reason: str
     at: float
+    node_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +126,38 @@ class GroupRemoved:
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseRequested:
-    """The holder wants it freed."""
+class GroupVanished:
+    """The group of an allocation that is held is not in Ray any more, and nobody here removed it."""
 
     allocation_id: str
+    epoch: int
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseRenewed:
-    """The holder is still there."""
+class GroupFound:
+    """Ray has a group of ours that is not on its way out."""
+
+    group: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequested:
+    """The holder wants it freed, or does not want to wait any more. `fence`: the home that it believes to hold."""
 
     allocation_id: str
     at: float
+    fence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRenewed:
+    """The holder is still there. `fence`: the home that it believes to hold."""
+
+    allocation_id: str
+    at: float
+    fence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +177,18 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A manager starts: the rows that the store has, and the names of our groups that Ray has."""
+    """A manager starts: the rows that the store has, and the names of our groups that Ray has.
+
+    `unready` are those of the groups for which Ray has not reserved everything (yet, or any more). `asked`: the
+    manager before this one has asked the autoscaler for room, and not taken that back.
+    """
 
     allocations: tuple[Document, ...]
     nodes: tuple[Document, ...]
     groups: frozenset[str]
     at: float
+    unready: frozenset[str] = frozenset()
+    asked: bool = False
 
 
 Event = (
@@ -146,11 +196,16 @@ Event = (
     | NodeLeft
     | NodeReported
     | NodeCordoned
-    | FreeObserved
-    | AllocationRequested
+    | OthersObserved
+    | GpusObserved
+    | NodeTypesSeen
+    | Priced
+    | Claimed
     | GroupCreated
     | GroupFailed
     | GroupRemoved
+    | GroupVanished
+    | GroupFound
     | ReleaseRequested
     | LeaseRenewed
     | OwnerGone

@@ -6,26 +6,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from noodle_ray.errors import NoodleError
+from noodle_ray.nodes.scaling import Room
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.store.changes import Change
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Change the store, before anything that follows is done."""
+    """Change the store, before a group that follows is created or removed.
+
+    Those who wait may be told at once: a row that says less than they were told is completed from Ray's groups.
+    """
 
     change: Change
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedBundle:
+    """Amounts, as Ray names them, on exactly this node."""
+
+    node_id: str
+    amounts: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class CreateGroup:
-    """Reserve the bundle on exactly this node; the outcome comes back as GroupCreated or GroupFailed."""
+    """Reserve all bundles or none; the outcome comes back as GroupCreated or GroupFailed."""
 
     allocation_id: str
     epoch: int
     group: str
-    bundle: Mapping[str, float]
-    node_id: str
+    bundles: tuple[PinnedBundle, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,13 @@ class RemoveGroup:
 @dataclass(frozen=True, slots=True)
 class Granted:
     """Tell whoever waits: it is held."""
+
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Tell whoever does not want to wait for long: it waits for room."""
 
     allocation: Allocation
 
@@ -60,12 +78,20 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class AskForNodes:
+    """Tell the autoscaler what the cluster must be able to hold; nothing: what it was told before is withdrawn."""
+
+    rooms: tuple[Room, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
-    """Something worth a line in the log."""
+    """Something worth a line in the log; `warns` where somebody should look into it."""
 
     kind: str
     message: str
     details: Mapping[str, object] = field(default_factory=dict)
+    warns: bool = False
 
 
-Instruction = Keep | CreateGroup | RemoveGroup | Granted | Refused | Released | Notice
+Instruction = Keep | CreateGroup | RemoveGroup | Granted | Queued | Refused | Released | AskForNodes | Notice

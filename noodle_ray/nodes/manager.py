@@ -1,70 +1,107 @@
 """The manager: nodes and allocations of one cluster as a state machine, events in, instructions out.
 
-An allocation's life: reserving (its intent is kept, its group on its way) → held → releasing (its group on its way
-out) → gone. A node's death makes its allocations lost: the holder finds out when it asks, and the row stays until it
-is released. Capacity comes back only when Ray has let go of the group, so that nothing is promised twice.
+An allocation's life: waiting (it fits nowhere now) → reserving (its intent is kept, its group on its way) → held →
+releasing (its group on its way out) → gone. The death of any of its nodes makes it lost: the holder finds out when it
+asks, and the row stays until it is released. Capacity comes back only when Ray has let go of the group, so that
+nothing is promised twice; then it is offered to those who wait, in their order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatchmethod
 from typing import Any
 
-import numpy as np
-
 from noodle_ray.errors import Conflict, DoesNotFit, NoodleError, NotFound, Unavailable
-from noodle_ray.nodes import events
+from noodle_ray.nodes import events, scaling
+from noodle_ray.nodes.figures import EFFICIENT, allocation_ratio, sums
 from noodle_ray.nodes.instructions import (
+    AskForNodes,
     CreateGroup,
     Granted,
     Instruction,
     Keep,
     Notice,
+    PinnedBundle,
+    Queued,
     Refused,
     Released,
     RemoveGroup,
 )
 from noodle_ray.nodes.membership import SUSPECT_AFTER_HEARTBEATS, Membership, Node, Silence
+from noodle_ray.nodes.snapshot import Snapshot
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.placement.ledger import CPUS, MEMORY, Holding, ResourcePool
-from noodle_ray.placement.planner import Decision, plan
+from noodle_ray.placement.claim import Claim
+from noodle_ray.placement.earmarking import choose_nodes
+from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.ledger import ResourcePool
+from noodle_ray.placement.planner import Decision, Planner
 from noodle_ray.placement.policies import DEFAULT_POLICY, policy_named
-from noodle_ray.resources import UNITS
+from noodle_ray.placement.prices import PriceInputs
+from noodle_ray.placement.refusal import Refusal
+from noodle_ray.placement.waiting import PATIENCE_S, Turn, WaitingQueue
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Delete, Put
 
 HOMES_TRIED = 3
-"""Nodes that a request is tried on, where Ray does not reserve what the ledger holds for free."""
+"""Homes that a request is tried in, where Ray does not reserve what the ledger holds for free."""
+
+WARN_EVERY_S = 60.0
+"""The least time between two warnings that somebody waits although much is free."""
 
 Instructions = list[Instruction]
 
 
 class Manager:
-    """Decides where demands go and what becomes of them. `handle` is the one door through which its state changes."""
+    """Decides where requests go and what becomes of them. `handle` is the one door through which its state changes."""
 
     def __init__(self, settings: Settings, default_policy: str = DEFAULT_POLICY, seed: int = 0) -> None:
         policy_named(default_policy)
         heartbeat_s = settings.node_heartbeat_interval_ms / 1000
         self._silence = Silence(SUSPECT_AFTER_HEARTBEATS * heartbeat_s, settings.node_timeout_ms / 1000)
         self._default_policy = default_policy
-        self._random = np.random.default_rng(seed)
         self._members = Membership(self._silence)
         self._pool = ResourcePool()
+        self._planner = Planner(self._pool, seed=seed)
+        self._queue = WaitingQueue()
         self._allocations: dict[str, Allocation] = {}
         self._tried: dict[str, frozenset[str]] = {}
+        self._homes: dict[str, int] = {}
         self._waiting_for_node: dict[str, float] = {}
         self._cordoned_before: frozenset[str] = frozenset()
+        self._others: dict[str, events.OthersObserved] = {}
+        self._may_fit = False
+        self._kept_for: str | None = None
+        self._node_types: tuple[scaling.NodeType, ...] = ()
+        self._asked_for: tuple[scaling.Room, ...] = ()
+        self._asked_at = 0.0
+        self._warned_at = float("-inf")
+        self._differences = 0
+        self._corrections = 0
 
     # -- views
 
     def allocations(self) -> list[Allocation]:
-        return list(self._allocations.values())
+        return [self._as_seen(allocation) for allocation in self._allocations.values()]
 
-    def allocation(self, allocation_id: str) -> Allocation:
-        """Raises NotFound."""
+    def allocation(self, allocation_id: str, fence: str | None = None) -> Allocation:
+        """Raises NotFound, and Conflict where `fence` is not its present home."""
         if allocation_id not in self._allocations:
             raise NotFound("allocation", allocation_id)
-        return self._allocations[allocation_id]
+        allocation = self._allocations[allocation_id]
+        if fence is not None and fence != allocation.group:
+            raise Conflict(f"{fence} is not held any more: the allocation's home is {allocation.group} now")
+        return self._as_seen(allocation)
+
+    def _as_seen(self, allocation: Allocation) -> Allocation:
+        if allocation.state != "waiting":
+            return allocation
+        return allocation.model_copy(update={"position": self._queue.position(allocation.id)})
+
+    def is_current(self, group: str) -> bool:
+        """Whether the group is the home of an allocation that is not lost."""
+        allocation = self._allocations.get(group.rpartition(".")[0])
+        return allocation is not None and allocation.group == group and allocation.state != "lost"
 
     def nodes(self) -> list[Node]:
         return self._members.nodes()
@@ -74,37 +111,41 @@ class Manager:
         return self._members.node(node_id)
 
     def totals(self) -> dict[str, Any]:
-        """The fleet in sums: for each dimension total, held (by allocations), others (used beside us) and free.
-
-        `allocation_ratio` is held ÷ total of the scarcest dimension: GPUs where there are any, else CPUs.
-        """
-        sums = {
-            "memory_bytes" if name == MEMORY else name: _in_a_persons_units(name, *amounts)
-            for name, amounts in self._sums().items()
-        }
-        scarce = sums["gpus"] if sums["gpus"]["total"] else sums["cpus"]
-        ratio = scarce["held"] / scarce["total"] if scarce["total"] else 0.0
+        """The fleet in sums (see `figures.sums`), `allocation_ratio`, and how many nodes and allocations there are."""
         counts = {"nodes": len(self._members.nodes()), "allocations": len(self._allocations)}
-        return {**counts, "allocation_ratio": ratio, **sums}
+        waiting = {"waiting": len(self._queue), "ledger_differences": self._differences}
+        return {**counts, **waiting, "allocation_ratio": allocation_ratio(self._pool), **sums(self._pool)}
 
-    def _sums(self) -> dict[str, tuple[int, int, int]]:
-        """Total, held and free over all nodes, in integer units."""
-        pool = self._pool
-        sums = {
-            dimension: (
-                int(pool.total(dimension).sum()),
-                int(pool.held(dimension).sum()),
-                int(pool.free(dimension).sum()),
-            )
-            for dimension in pool.dimensions or (CPUS, MEMORY)
+    def snapshot(self, now: float) -> Snapshot:
+        """All of it, for whoever computes from it elsewhere: without explanations, which are asked for one by one."""
+        waiting = [self._allocations[turn.allocation_id] for turn in self._queue]
+        others = [allocation for allocation in self._allocations.values() if allocation.id not in self._queue]
+        allocations = [self._as_seen(one).model_copy(update={"explanation": None}) for one in (*others, *waiting)]
+        workload = self._planner.chooser.workload
+        return Snapshot(tuple(self._members.nodes()), self._pool, workload, tuple(allocations), at=now)
+
+    def figures(self, now: float) -> dict[str, float]:
+        """What is worth watching, as plain numbers."""
+        return {
+            "queue_length": len(self._queue),
+            "oldest_wait_seconds": self._queue.oldest_wait_s(now),
+            "allocation_ratio": allocation_ratio(self._pool),
+            "ledger_differences": self._differences,
+            "gpu_corrections": self._corrections,
         }
-        return sums | {"gpus": (int(pool.gpu_total.sum()), int(pool.gpu_held.sum()), int(pool.gpu_free.sum()))}
+
+    def price_inputs(self) -> PriceInputs | None:
+        """What new prices are to be computed from, when they are due; they come back as Priced."""
+        return self._planner.price_inputs()
 
     # -- the door
 
     @singledispatchmethod
     def handle(self, event: events.Event) -> Instructions:
-        """Takes what happened in and gives what is to be done, in that order."""
+        """Takes what happened in and gives what is to be done, in that order.
+
+        Raises Conflict for a claim under another's id, and for a release or a renewal by a holder of a former home.
+        """
         raise TypeError(f"no event of a manager: {event!r}")
 
     # -- nodes
@@ -126,13 +167,23 @@ class Manager:
         self._members.put(node)
         self._pool.add_node(node.id, node.resources)
         self._restore_holdings(node.id)
-        return [*self._keep_node(node), Notice("node_joined", f"{node.name} joined", {"node": node.id})]
+        joined = Notice("node_joined", f"{node.name} joined", {"node": node.id})
+        return [*self._keep_node(node), joined, *self._serve(event.at)]
 
     def _restore_holdings(self, node_id: str) -> None:
         """Books what allocations from before a restart hold on a node that is back in sight."""
         for allocation in self._allocations.values():
-            if allocation.node_id == node_id and self._waiting_for_node.pop(allocation.id, None) is not None:
-                self._pool.restore(allocation.id, Holding(node_id, allocation.demand, allocation.gpu_indices))
+            if allocation.id in self._waiting_for_node and node_id in allocation.node_ids:
+                self._restore(allocation)
+
+    def _restore(self, allocation: Allocation) -> None:
+        """Books as much of it as there are nodes: what is on the others is not theirs to give away either."""
+        seen = [bundle for bundle in allocation.bundles if self._pool.has_node(bundle.node_id)]
+        if self._pool.holds(allocation.id):
+            self._pool.deallocate(allocation.id)
+        self._pool.restore(allocation.id, seen, allocation.request.anti_affinity)
+        if len(seen) == len(allocation.bundles):
+            del self._waiting_for_node[allocation.id]
 
     @handle.register
     def _(self, event: events.NodeLeft) -> Instructions:
@@ -144,19 +195,22 @@ class Manager:
             Keep(Delete("nodes", event.node_id)),
             Notice("node_left", f"{name} left", {"node": event.node_id}),
             *self._lose_node(event.node_id),
+            *self._serve(event.at),
         ]
 
     def _lose_node(self, node_id: str) -> Instructions:
         """Takes a node out of the ledger: its holders have lost theirs, its requests look for another home."""
-        if node_id in self._pool.node_ids:
+        if self._pool.has_node(node_id):
             self._pool.remove_node(node_id)
-        there = [allocation for allocation in self._allocations.values() if allocation.node_id == node_id]
-        return [instruction for allocation in there for instruction in self._lose(allocation)]
+        self._others.pop(node_id, None)
+        there = [allocation for allocation in self._allocations.values() if node_id in allocation.node_ids]
+        return [instruction for allocation in there for instruction in self._lose(allocation, (node_id,))]
 
-    def _lose(self, allocation: Allocation) -> Instructions:
-        self._waiting_for_node.pop(allocation.id, None)
+    def _lose(self, allocation: Allocation, node_ids: Sequence[str]) -> Instructions:
+        self._take_back(allocation.id)
         if allocation.state == "reserving":
-            return self._find_another_home(allocation, "its node left")
+            return self._find_another_home(allocation, "its node left", node_ids)
+        self._keep_survivors(allocation)
         if allocation.state != "held":
             return []
         lost = self._put(allocation.model_copy(update={"state": "lost"}))
@@ -166,25 +220,34 @@ class Manager:
             Notice("allocation_lost", f"{lost.id} was lost with its node", {"allocation": lost.id}),
         ]
 
+    def _keep_survivors(self, allocation: Allocation) -> None:
+        """What a gang has on nodes that are still there is free when Ray has let go of its group, not before."""
+        survivors = [bundle for bundle in allocation.bundles if self._pool.has_node(bundle.node_id)]
+        if survivors:
+            self._pool.restore(allocation.id, survivors, allocation.request.anti_affinity)
+
     @handle.register
     def _(self, event: events.NodeReported) -> Instructions:
         if not self._members.knows(event.node_id):
             return []
         was = self._members.node(event.node_id).state
         node = self._members.change(event.node_id, metrics=event.metrics, heard_at=event.at, state="alive")
+        if was == "alive":
+            return []
         if was == "dead":  # it was only silent: it comes back empty, for its allocations were given up
             self._pool.add_node(node.id, node.resources)
         self._open_or_close(node.id)
-        return [] if was == "alive" else [Notice("node_alive", f"{node.name} is back", {"node": node.id})]
+        return [Notice("node_alive", f"{node.name} is back", {"node": node.id}), *self._serve(event.at)]
 
     @handle.register
     def _(self, event: events.NodeCordoned) -> Instructions:
         if not self._members.knows(event.node_id):
             return []
-        return self._keep_node(self._members.change(event.node_id, cordoned=event.cordoned))
+        kept = self._keep_node(self._members.change(event.node_id, cordoned=event.cordoned))
+        return [*kept, *self._serve(event.at)]
 
     def _open_or_close(self, node_id: str) -> None:
-        if node_id in self._pool.node_ids:
+        if self._pool.has_node(node_id):
             self._pool.cordon(node_id, not self._members.node(node_id).is_open)
 
     def _keep_node(self, node: Node) -> Instructions:
@@ -193,65 +256,152 @@ class Manager:
         return [Keep(Put("nodes", node.id, document))]
 
     @handle.register
-    def _(self, event: events.FreeObserved) -> Instructions:
-        """What is neither free nor ours is others'."""
-        if event.node_id not in self._pool.node_ids:
+    def _(self, event: events.OthersObserved) -> Instructions:
+        before = self._others.get(event.node_id)
+        if not self._pool.has_node(event.node_id) or _same_use(before, event):
             return []
-        row = self._pool.node_ids.index(event.node_id)
-        free = {CPUS: event.cpu_units, MEMORY: event.memory_bytes, **event.custom_units}
-        others = {
-            dimension: int(self._pool.total(dimension)[row] - self._pool.held(dimension)[row]) - free.get(dimension, 0)
-            for dimension in self._pool.dimensions
-        }
-        gpus = int(self._pool.gpu_total[row].sum() - self._pool.gpu_held[row].sum()) - event.gpu_units
-        self._pool.set_foreign(event.node_id, others, gpus)
-        return []
-
-    # -- allocations
+        self._others[event.node_id] = event
+        self._pool.set_foreign(event.node_id, event.amounts, event.gpu_units)
+        return self._serve(event.at) if before is not None else []
 
     @handle.register
-    def _(self, event: events.AllocationRequested) -> Instructions:
-        if event.allocation_id in self._allocations:
-            known = self._allocations[event.allocation_id]
-            return [Granted(known)] if known.state == "held" else []
+    def _(self, event: events.GpusObserved) -> Instructions:
+        """The ledger follows what Ray picked: the next share must go where there really is room."""
+        allocation = self._current(event.allocation_id, event.epoch)
+        if (
+            allocation is None
+            or allocation.state not in ("reserving", "held")
+            or allocation.id in self._waiting_for_node
+        ):
+            return []
+        bundle = allocation.bundles[event.bundle]
+        if bundle.gpu_indices == event.gpu_indices:
+            return []
+        self._corrections += 1
+        self._pool.correct_gpus(allocation.id, event.bundle, event.gpu_indices)
+        corrected = self._put(allocation.model_copy(update={"bundles": self._pool.bundles(allocation.id)}))
+        details = {"allocation": allocation.id, "expected": bundle.gpu_indices, "picked": event.gpu_indices}
+        notice = Notice("gpus_corrected", f"Ray gave {allocation.id} other GPUs than expected", details)
+        return [self._keep(corrected), notice, *self._serve(event.at)]
+
+    @handle.register
+    def _(self, event: events.NodeTypesSeen) -> Instructions:
+        self._node_types = event.types
+        return []
+
+    @handle.register
+    def _(self, event: events.Priced) -> Instructions:
+        self._planner.use(event.prices)
+        return []
+
+    # -- claims
+
+    @handle.register
+    def _(self, event: events.Claimed) -> Instructions:
+        claim = event.claim
+        if claim.id in self._allocations:
+            return self._claimed_again(self._allocations[claim.id], claim)
+        allocation = self._new(claim, event.at)
+        self._planner.note(claim.request)
+        ahead = self._queue.ahead(_shape(allocation), allocation.priority, event.at)
+        if ahead is not None:
+            return self._line_up_behind(allocation, self._allocations[ahead], event.at)
         try:
-            decision = self._plan(event.demand, event.policy or self._default_policy, frozenset())
-        except (DoesNotFit, NotFound) as error:
-            return [Refused(event.allocation_id, error)]
-        allocation = Allocation(
-            id=event.allocation_id,
-            epoch=1,
-            state="reserving",
-            demand=event.demand,
-            policy=event.policy or self._default_policy,
-            node_id=decision.node_id,
-            gpu_indices=decision.gpu_indices,
-            owner=event.owner,
-            lease_s=event.lease_s,
-            expires_at=None if event.lease_s is None else event.at + event.lease_s,
-            created_at=event.at,
-            explanation=decision.explanation,
+            return self._reserve(allocation, self._plan(allocation))
+        except DoesNotFit as error:
+            return self._wait_or_refuse(allocation, error, event.at)
+        except NotFound as error:  # the policy
+            return self._refuse(allocation, error)
+
+    def _new(self, claim: Claim, at: float) -> Allocation:
+        return Allocation(
+            id=claim.id,
+            epoch=0,
+            state="waiting",
+            request=claim.request,
+            policy=claim.policy or self._default_policy,
+            priority=claim.priority,
+            owner=claim.owner,
+            lease_s=claim.lease_s,
+            expires_at=None if claim.lease_s is None else at + claim.lease_s,
+            wait_until=None if claim.wait_s is None else at + claim.wait_s,
+            created_at=at,
         )
-        return self._reserve(allocation)
 
-    def _plan(self, demand: Any, policy: str, excluded: frozenset[str]) -> Decision:
-        return plan(self._pool, demand, policy, excluded, self._random)
+    def _claimed_again(self, known: Allocation, claim: Claim) -> Instructions:
+        """The asker did not hear the answer, or asks before it came."""
+        if (known.request, known.owner) != (claim.request, claim.owner):
+            raise Conflict(f"the id {claim.id} belongs to another claim")
+        match known.state:
+            case "held":
+                return [Granted(known)]
+            case "waiting":
+                return [Queued(self._as_seen(known))]
+            case "lost" | "releasing":
+                return [Refused(known.id, Conflict(f"allocation {known.id} is {known.state}"))]
+        return []
 
-    def _reserve(self, allocation: Allocation) -> Instructions:
-        self._pool.allocate(allocation.id, allocation.node_id, allocation.demand)
-        self._put(allocation)
-        return [self._keep(allocation), self._create(allocation)]
+    def _line_up_behind(self, allocation: Allocation, ahead: Allocation, now: float) -> Instructions:
+        """One of the same shape waits already and comes first: it is not overtaken."""
+        assert ahead.explanation is not None
+        why = ahead.explanation
+        refusal = Refusal(str(allocation.request), why.considered, why.filtered, {}, never=False)
+        return self._wait_or_refuse(allocation, DoesNotFit(refusal), now)
+
+    def _wait_or_refuse(self, allocation: Allocation, error: DoesNotFit, now: float) -> Instructions:
+        """Lines it up where it may wait and there is something to wait for."""
+        if allocation.wait_until is not None and allocation.wait_until <= now:
+            return self._refuse(allocation, error)
+        if error.refusal.never and not self._could_launch(allocation):
+            return self._refuse(allocation, error)
+        waiting = self._note_refusal(allocation, error.refusal)
+        self._queue.add(waiting.id, _shape(waiting), waiting.priority, waiting.created_at)
+        queued: Instructions = [self._keep(waiting), Queued(self._as_seen(waiting))]
+        return [*queued, *(self._round(now) if self._move_earmark(now) else [])]
+
+    def _could_launch(self, allocation: Allocation) -> bool:
+        fleet = [(node.id, node.resources) for node in self._members.nodes()]
+        return scaling.could_launch(allocation.request, fleet, self._node_types)
+
+    def _note_refusal(self, allocation: Allocation, refusal: Refusal) -> Allocation:
+        why = Explanation(
+            policy=allocation.policy,
+            considered=refusal.nodes,
+            filtered=dict(refusal.failed_on),
+            candidates=(),
+            chosen="",
+        )
+        update = {"state": "waiting", "bundles": (), "waits_for": refusal.reasons, "explanation": why}
+        return self._put(allocation.model_copy(update=update))
+
+    def _plan(self, allocation: Allocation, excluded: frozenset[str] = frozenset()) -> Decision:
+        return self._planner.plan(allocation.request, allocation.policy, excluded, for_id=allocation.id)
+
+    def _reserve(self, allocation: Allocation, decision: Decision) -> Instructions:
+        """Books a home for it, in the ledger and in the store, and asks Ray for it."""
+        wanted = [(bundle.node_id, bundle.demand) for bundle in decision.bundles]
+        update = {
+            "epoch": allocation.epoch + 1,
+            "state": "reserving",
+            "bundles": self._pool.allocate(allocation.id, wanted, allocation.request.anti_affinity),
+            "waits_for": "",
+            "explanation": decision.explanation,
+        }
+        reserving = self._put(allocation.model_copy(update=update))
+        self._lift_earmark_of(allocation.id)
+        return [self._keep(reserving), self._create(reserving)]
 
     def _create(self, allocation: Allocation) -> CreateGroup:
-        bundle = allocation.demand.ray_resources()
-        return CreateGroup(allocation.id, allocation.epoch, allocation.group, bundle, allocation.node_id)
+        return CreateGroup(allocation.id, allocation.epoch, allocation.group, pinned(allocation))
+
+    # -- what Ray says of groups
 
     @handle.register
     def _(self, event: events.GroupCreated) -> Instructions:
         allocation = self._current(event.allocation_id, event.epoch)
         if allocation is None or allocation.state != "reserving":
             return self._remove_stale(event)
-        self._tried.pop(allocation.id, None)
+        self._forget_attempts(allocation.id)
         held = self._put(allocation.model_copy(update={"state": "held"}))
         return [self._keep(held), Granted(held)]
 
@@ -264,83 +414,193 @@ class Manager:
 
     @handle.register
     def _(self, event: events.GroupFailed) -> Instructions:
+        """What it had booked is offered to others with the next tick: Ray has just said that there is no such room."""
         allocation = self._current(event.allocation_id, event.epoch)
         if allocation is None or allocation.state != "reserving":
             return []
         self._take_back(allocation.id)
-        return self._find_another_home(allocation, event.reason)
+        done = self._find_another_home(allocation, event.reason, event.node_ids)
+        self._may_fit = True
+        return [*done, *self._follow_deadline(event.at)]
 
-    def _find_another_home(self, allocation: Allocation, reason: str) -> Instructions:
-        """Gives the home up and reserves another, or refuses when enough were tried."""
+    def _find_another_home(self, allocation: Allocation, reason: str, lacking: Sequence[str]) -> Instructions:
+        """Gives the home up and reserves another, or has it wait, or refuses when enough were tried."""
         given_up = RemoveGroup(allocation.id, allocation.epoch, allocation.group)
-        tried = self._tried.get(allocation.id, frozenset()) | {allocation.node_id}
-        self._tried[allocation.id] = tried
-        notice = Notice("home_failed", f"{allocation.id}: {reason}", {"node": allocation.node_id})
+        notice = Notice("home_failed", f"{allocation.id}: {reason}", {"nodes": allocation.node_ids})
+        tried = self._tried.get(allocation.id, frozenset()) | frozenset(lacking or allocation.node_ids)
+        homes = self._homes.get(allocation.id, 0) + 1
+        self._tried[allocation.id], self._homes[allocation.id] = tried, homes
         try:
-            if len(tried) > HOMES_TRIED - 1:
-                raise Unavailable(f"Ray did not reserve it on {len(tried)} nodes, last: {reason}")
-            decision = self._plan(allocation.demand, allocation.policy, tried)
+            if homes >= HOMES_TRIED:
+                raise Unavailable(f"Ray did not reserve it in {homes} homes, last: {reason}")
+            again = self._reserve(allocation, self._plan(allocation, tried))
         except (DoesNotFit, Unavailable) as error:
-            return [given_up, notice, *self._refuse(allocation, error)]
-        moved = allocation.model_copy(
-            update={
-                "epoch": allocation.epoch + 1,
-                "node_id": decision.node_id,
-                "gpu_indices": decision.gpu_indices,
-                "explanation": decision.explanation,
-            }
-        )
-        return [given_up, notice, *self._reserve(moved)]
+            again = self._wait_again(allocation, error)
+        return [given_up, notice, *again]
+
+    def _wait_again(self, allocation: Allocation, error: DoesNotFit | Unavailable) -> Instructions:
+        """Whoever may wait does, at its old place; after the next tick the homes tried in vain are tried again."""
+        if allocation.wait_until is not None and allocation.wait_until <= allocation.created_at:
+            return self._refuse(allocation, error)
+        self._forget_attempts(allocation.id)
+        if isinstance(error, DoesNotFit):
+            waiting = self._note_refusal(allocation, error.refusal)
+        else:
+            update = {"state": "waiting", "bundles": (), "waits_for": str(error)}
+            waiting = self._put(allocation.model_copy(update=update))
+        self._queue.add(waiting.id, _shape(waiting), waiting.priority, waiting.created_at)
+        return [self._keep(waiting), Queued(self._as_seen(waiting))]
 
     def _refuse(self, allocation: Allocation, error: NoodleError) -> Instructions:
+        if allocation.id not in self._allocations:
+            return [Refused(allocation.id, error)]
         self._forget(allocation.id)
         return [Keep(Delete("allocations", allocation.id)), Refused(allocation.id, error)]
 
     @handle.register
-    def _(self, event: events.ReleaseRequested) -> Instructions:
-        allocation = self._allocations.get(event.allocation_id)
-        if allocation is None:
-            return [Released(event.allocation_id)]
-        return self._release(allocation)
-
-    def _release(self, allocation: Allocation) -> Instructions:
-        if allocation.state == "releasing":
-            return []
-        if allocation.state == "lost":
-            self._forget(allocation.id)
-            return [Keep(Delete("allocations", allocation.id)), Released(allocation.id)]
-        leaving = self._put(allocation.model_copy(update={"state": "releasing"}))
-        refused = Conflict(f"allocation {allocation.id} was released before it was held")
-        told: Instructions = [Refused(allocation.id, refused)] if allocation.state == "reserving" else []
-        return [self._keep(leaving), *told, RemoveGroup(leaving.id, leaving.epoch, leaving.group)]
-
-    @handle.register
     def _(self, event: events.GroupRemoved) -> Instructions:
         allocation = self._current(event.allocation_id, event.epoch)
-        if allocation is None or allocation.state != "releasing":
+        if allocation is None or allocation.state not in ("releasing", "lost"):
             return []
+        self._take_back(allocation.id)
+        gone = self._free(allocation) if allocation.state == "releasing" else []
+        return [*gone, *self._serve(event.at)]
+
+    def _free(self, allocation: Allocation) -> Instructions:
         self._take_back(allocation.id)
         self._forget(allocation.id)
         return [Keep(Delete("allocations", allocation.id)), Released(allocation.id)]
 
     @handle.register
-    def _(self, event: events.LeaseRenewed) -> Instructions:
-        allocation = self._allocations.get(event.allocation_id)
-        if allocation is None or allocation.lease_s is None or allocation.state not in ("reserving", "held"):
+    def _(self, event: events.GroupVanished) -> Instructions:
+        allocation = self._current(event.allocation_id, event.epoch)
+        if allocation is None or allocation.state != "held":
             return []
-        renewed = self._put(allocation.model_copy(update={"expires_at": event.at + allocation.lease_s}))
-        return [self._keep(renewed)]
+        return [self._differs(f"the group of {allocation.id} was gone: made anew"), *self._resume(allocation, False)]
+
+    @handle.register
+    def _(self, event: events.GroupFound) -> Instructions:
+        if self.is_current(event.group):
+            return []
+        return [self._differs(f"{event.group} belongs to no allocation: removed"), _remove_unknown(event.group)]
+
+    def _differs(self, message: str) -> Notice:
+        self._differences += 1
+        return Notice("ledger_difference", message, {"differences": self._differences}, warns=True)
+
+    # -- leases and ends
+
+    @handle.register
+    def _(self, event: events.ReleaseRequested) -> Instructions:
+        if event.allocation_id not in self._allocations:
+            return [Released(event.allocation_id)]
+        self.allocation(event.allocation_id, event.fence)
+        done = self._release(self._allocations[event.allocation_id])
+        return [*done, *self._serve(event.at)]
+
+    def _release(self, allocation: Allocation) -> Instructions:
+        if allocation.state == "releasing":
+            return []
+        refused = Refused(allocation.id, Conflict(f"allocation {allocation.id} was released before it was held"))
+        if allocation.state == "waiting":
+            return [refused, *self._free(allocation)]
+        if allocation.state == "lost":
+            return self._free(allocation)
+        leaving = self._put(allocation.model_copy(update={"state": "releasing"}))
+        told: Instructions = [refused] if allocation.state == "reserving" else []
+        return [self._keep(leaving), *told, RemoveGroup(leaving.id, leaving.epoch, leaving.group)]
+
+    @handle.register
+    def _(self, event: events.LeaseRenewed) -> Instructions:
+        if event.allocation_id not in self._allocations:
+            return []
+        allocation = self.allocation(event.allocation_id, event.fence)
+        if allocation.lease_s is None or allocation.state not in ("waiting", "reserving", "held"):
+            return []
+        update = {"expires_at": event.at + allocation.lease_s}
+        return [self._keep(self._put(self._allocations[allocation.id].model_copy(update=update)))]
 
     @handle.register
     def _(self, event: events.OwnerGone) -> Instructions:
         left = [allocation for allocation in self._allocations.values() if allocation.owner == event.owner]
-        return [instruction for allocation in left for instruction in self._release(allocation)]
+        done = [instruction for allocation in left for instruction in self._release(allocation)]
+        return [*done, *self._serve(event.at)]
+
+    # -- those who wait
+
+    def _serve(self, now: float) -> Instructions:
+        """Offers room to those who wait, wherever there may be more of it than before."""
+        done = self._round(now)
+        return [*done, *(self._round(now) if self._move_earmark(now) else [])]
+
+    def _round(self, now: float) -> Instructions:
+        done: Instructions = []
+        self._may_fit = False
+
+        def place(allocation_id: str) -> bool:
+            allocation = self._allocations[allocation_id]
+            try:
+                done.extend(self._reserve(allocation, self._plan(allocation)))
+            except DoesNotFit as error:
+                self._note_refusal(allocation, error.refusal)
+                return False
+            return True
+
+        self._queue.serve(place)
+        return done
+
+    def _move_earmark(self, now: float) -> bool:
+        """Keeps nodes for the first who waits once its patience is over. Says whether others may now have some back."""
+        first = self._queue.first
+        lifted = False
+        if self._kept_for is not None and not self._is_well_kept(first):
+            lifted = self._lift_earmark_of(self._kept_for)
+        if first is not None and self._kept_for is None and now - first.since >= PATIENCE_S:
+            request = self._allocations[first.allocation_id].request
+            nodes = choose_nodes(request, self._pool, self._emptied)
+            if nodes:
+                self._pool.earmark(nodes, first.allocation_id)
+                self._kept_for = first.allocation_id
+        return lifted
+
+    def _is_well_kept(self, first: Turn | None) -> bool:
+        """Whether it is the first for whom nodes are kept, and all of them still take work."""
+        if first is None or self._kept_for != first.allocation_id:
+            return False
+        kept = self._kept_nodes()
+        return bool(kept) and all(self._members.node(node).is_open for node in kept)
+
+    def _kept_nodes(self) -> list[str]:
+        return sorted(node for node, owner in self._pool.earmarks.items() if owner == self._kept_for)
+
+    def _lift_earmark_of(self, allocation_id: str) -> bool:
+        if self._kept_for != allocation_id:
+            return False
+        self._pool.earmark(self._kept_nodes(), None)
+        self._kept_for = None
+        return True
+
+    def _emptied(self, node_ids: Sequence[str]) -> ResourcePool:
+        """A ledger of these nodes without what is ours on them."""
+        pool = ResourcePool()
+        for node_id in node_ids:
+            pool.add_node(node_id, self._members.node(node_id).resources)
+            others = self._others.get(node_id)
+            if others is not None:
+                pool.set_foreign(node_id, others.amounts, others.gpu_units)
+        return pool
 
     # -- time
 
     @handle.register
     def _(self, event: events.Tick) -> Instructions:
-        return [*self._judge_silence(event.at), *self._expire(event.at), *self._give_up_waiting(event.at)]
+        done = [*self._judge_silence(event.at), *self._expire(event.at), *self._give_up_nodes(event.at)]
+        done += self._follow_deadline(event.at)
+        if self._may_fit:
+            done += self._serve(event.at)
+        elif self._move_earmark(event.at):
+            done += self._round(event.at)
+        return [*done, *self._ask_for_nodes(event.at), *self._warn(event.at)]
 
     def _judge_silence(self, now: float) -> Instructions:
         done: Instructions = []
@@ -350,16 +610,47 @@ class Manager:
             done.append(Notice(f"node_{health}", f"{node.name} is {health}", {"node": node.id}))
             if health == "dead":
                 done += self._lose_node(node.id)
+                self._may_fit = True  # a gang that was on its way there has given up what it had elsewhere
         return done
 
     def _expire(self, now: float) -> Instructions:
         late = [a for a in self._allocations.values() if a.expires_at is not None and a.expires_at < now]
+        self._may_fit |= bool(late)  # one that waited may have had nodes kept for it
         return [instruction for allocation in late for instruction in self._release(allocation)]
 
-    def _give_up_waiting(self, now: float) -> Instructions:
-        """Allocations of before a restart, whose node did not show itself in time, are lost."""
+    def _give_up_nodes(self, now: float) -> Instructions:
+        """Allocations of before a restart, whose nodes did not all show themselves in time, are lost."""
         late = [key for key, since in self._waiting_for_node.items() if now - since > self._silence.dead_after_s]
-        return [instruction for key in late for instruction in self._lose(self._allocations[key])]
+        self._may_fit |= bool(late)
+        return [instruction for key in late for instruction in self._lose(self._allocations[key], ())]
+
+    def _follow_deadline(self, now: float) -> Instructions:
+        """Refuses those who would not wait any longer, with the reason why they still do not fit."""
+        late = [self._allocations[turn.allocation_id] for turn in self._queue]
+        late = [allocation for allocation in late if allocation.wait_until is not None and allocation.wait_until <= now]
+        self._may_fit |= bool(late)
+        return [instruction for allocation in late for instruction in self._refuse(allocation, _too_late(allocation))]
+
+    def _ask_for_nodes(self, now: float) -> Instructions:
+        """Shows the autoscaler what waits; asks again from time to time, and takes it back when nothing waits."""
+        patient = [turn for turn in self._queue if now - turn.since >= scaling.ASK_AFTER_S]
+        waiting = [self._allocations[turn.allocation_id] for turn in patient]
+        rooms = scaling.wanted_room(waiting, self._pool) if waiting else ()
+        if rooms == self._asked_for and (not rooms or now - self._asked_at < scaling.ASK_AGAIN_S):
+            return []
+        self._asked_for, self._asked_at = rooms, now
+        return [AskForNodes(rooms)]
+
+    def _warn(self, now: float) -> Instructions:
+        """Somebody waits although much is free: the cluster is badly packed, or badly chosen."""
+        if not self._queue or now - self._warned_at < WARN_EVERY_S:
+            return []
+        ratio = allocation_ratio(self._pool)
+        if ratio >= EFFICIENT:
+            return []
+        self._warned_at = now
+        message = f"{len(self._queue)} wait while {ratio:.0%} of the scarcest resource is held"
+        return [Notice("efficiency_warning", message, {"allocation_ratio": round(ratio, 4)}, warns=True)]
 
     # -- starting again
 
@@ -367,21 +658,29 @@ class Manager:
     def _(self, event: events.Recovered) -> Instructions:
         """Rows with their group are held as before; rows without are planned anew; groups without a row are removed."""
         self._cordoned_before = frozenset(row["id"] for row in event.nodes if row["cordoned"])
+        if event.asked:
+            self._asked_for = (scaling.Room({}, {}),)  # whatever it was: it is asked anew, or taken back
         done: Instructions = []
-        for document in event.allocations:
-            allocation = self._put(Allocation.parse(document))
-            if allocation.state != "lost":
-                self._waiting_for_node[allocation.id] = event.at
-            done += self._resume(allocation, allocation.group in event.groups)
+        rows = [Allocation.parse(document) for document in event.allocations]
+        for allocation in sorted(rows, key=lambda row: (row.created_at, row.id)):
+            done += self._recover(self._put(allocation), event)
         for node_id in self._pool.node_ids:  # those that were seen before the rows were read
             self._restore_holdings(node_id)
             if node_id in self._cordoned_before:
                 done += self._keep_node(self._members.change(node_id, cordoned=True))
-        ours = {allocation.group for allocation in self._allocations.values() if allocation.state != "lost"}
-        for group in sorted(event.groups - ours):
-            allocation_id, _, epoch = group.rpartition(".")
-            done.append(RemoveGroup(allocation_id, int(epoch), group))
-        return done
+        unknown = sorted(group for group in event.groups if not self.is_current(group))
+        return [*done, *(_remove_unknown(group) for group in unknown), *self._serve(event.at)]
+
+    def _recover(self, allocation: Allocation, event: events.Recovered) -> Instructions:
+        if allocation.state == "waiting":
+            self._queue.add(allocation.id, _shape(allocation), allocation.priority, allocation.created_at)
+            return []
+        if allocation.state != "lost":
+            self._waiting_for_node[allocation.id] = event.at
+        has_group = allocation.group in event.groups
+        if allocation.state == "reserving" and allocation.group in event.unready:
+            has_group = False  # asked for, but not reserved: asked for anew, under another name
+        return self._resume(allocation, has_group)
 
     def _resume(self, allocation: Allocation, has_group: bool) -> Instructions:
         match allocation.state:
@@ -418,12 +717,36 @@ class Manager:
 
     def _forget(self, allocation_id: str) -> None:
         del self._allocations[allocation_id]
-        self._tried.pop(allocation_id, None)
+        self._queue.remove(allocation_id)
+        self._lift_earmark_of(allocation_id)
+        self._forget_attempts(allocation_id)
         self._waiting_for_node.pop(allocation_id, None)
 
+    def _forget_attempts(self, allocation_id: str) -> None:
+        self._tried.pop(allocation_id, None)
+        self._homes.pop(allocation_id, None)
 
-def _in_a_persons_units(dimension: str, total: int, held: int, free: int) -> dict[str, float]:
-    """Bytes stay bytes; everything else is counted in whole CPUs, GPUs or custom resources."""
-    parts = 1 if dimension == MEMORY else UNITS
-    others = max(total - held - free, 0)
-    return {"total": total / parts, "held": held / parts, "others": others / parts, "free": free / parts}
+
+def pinned(allocation: Allocation) -> tuple[PinnedBundle, ...]:
+    """What Ray is to reserve for it."""
+    return tuple(PinnedBundle(bundle.node_id, bundle.demand.ray_resources()) for bundle in allocation.bundles)
+
+
+def _shape(allocation: Allocation) -> str:
+    """The same for allocations of which none fits unless the other does."""
+    return f"{allocation.policy} {allocation.request.model_dump_json(exclude={'movable'})}"
+
+
+def _same_use(before: events.OthersObserved | None, now: events.OthersObserved) -> bool:
+    return before is not None and (before.amounts, before.gpu_units) == (now.amounts, now.gpu_units)
+
+
+def _too_late(allocation: Allocation) -> DoesNotFit:
+    assert allocation.explanation is not None
+    why = allocation.explanation
+    return DoesNotFit(Refusal(str(allocation.request), why.considered, why.filtered, {}, never=False))
+
+
+def _remove_unknown(group: str) -> RemoveGroup:
+    allocation_id, _, epoch = group.rpartition(".")
+    return RemoveGroup(allocation_id, int(epoch), group)

@@ -1,36 +1,65 @@
-"""An allocation: a demand that has a home, and what was promised about it."""
+"""An allocation: a request that has a home, or waits for one, and what was promised about it."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from noodle_ray.base_model import Model
-from noodle_ray.placement.planner import Explanation
+from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 
-State = Literal["reserving", "held", "releasing", "lost"]
+State = Literal["waiting", "reserving", "held", "releasing", "lost"]
+
+
+class Bundle(Model):
+    """One demand on its node, with the GPUs it has there."""
+
+    demand: Demand
+    node_id: str
+    gpu_indices: tuple[int, ...] = ()
 
 
 class Allocation(Model):
     """One allocation. Times are seconds since 1970.
 
-    `epoch` counts the homes it has had, so that late news of an old one is told apart.
+    `epoch` counts the homes it has had, so that late news of an old one is told apart; `bundles` is empty while it
+    waits. `wait_until` is when a waiting one gives up (None: never), `waits_for` why it did not fit when it was last
+    tried, and `position` its place in the queue, 1 for the next.
     """
 
     id: str
     epoch: int
     state: State
-    demand: Demand
+    request: Request
+    bundles: tuple[Bundle, ...] = ()
     policy: str
-    node_id: str
-    gpu_indices: tuple[int, ...]
+    priority: int = 0
     owner: str = ""
     lease_s: float | None = None
     expires_at: float | None = None
+    wait_until: float | None = None
+    waits_for: str = ""
+    position: int | None = None
     created_at: float
-    explanation: Explanation
+    explanation: Explanation | None = None
 
     @property
     def group(self) -> str:
-        """The name of its Ray placement group."""
+        """The name of its Ray placement group, and its fencing token: another home has another."""
         return f"{self.id}.{self.epoch}"
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """The nodes that it is on, each once."""
+        return tuple(dict.fromkeys(bundle.node_id for bundle in self.bundles))
+
+    @property
+    def node_id(self) -> str:
+        """The node of its first bundle; "" while it waits."""
+        return self.bundles[0].node_id if self.bundles else ""
+
+    @property
+    def gpu_indices(self) -> tuple[int, ...]:
+        """The GPUs of its first bundle."""
+        return self.bundles[0].gpu_indices if self.bundles else ()

@@ -1,20 +1,27 @@
-"""The ledger: the fleet as columns, and who holds what of it."""
+"""The ledger: who holds what of the fleet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from noodle_ray.errors import Conflict, NotFound
-from noodle_ray.resources import UNITS, Demand, LabelSelector, NodeResources, Shortfall, format_bytes, from_units
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
-CPUS, MEMORY = "cpus", "memory"
+from noodle_ray.placement import gpu_rule
+from noodle_ray.placement.allocation import Bundle
+from noodle_ray.placement.columns import CPUS, MEMORY, Bools, Columns, Ints
+from noodle_ray.placement.workload import DemandClass
+from noodle_ray.resources import (
+    ACCELERATOR_LABEL,
+    UNITS,
+    Demand,
+    LabelSelector,
+    NodeResources,
+    Shortfall,
+    format_bytes,
+    from_units,
+)
 
 
 def amounts_of(demand: Demand) -> dict[str, int]:
@@ -23,166 +30,173 @@ def amounts_of(demand: Demand) -> dict[str, int]:
     return {dimension: amount for dimension, amount in wanted.items() if amount}
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What one allocation holds: the demand, on a node, on these of its GPUs."""
-
-    node_id: str
-    demand: Demand
-    gpu_indices: tuple[int, ...]
-
-
 class ResourcePool:
     """Free and held amounts of every node. It never gives out what is not free, and takes back exactly what it gave.
 
-    A dimension is a column of integers, one row a node: CPUs in 1/10,000, memory in bytes, each custom resource in
-    1/10,000. GPUs are a matrix, one column an index, in 1/10,000 of a GPU. What others use beside us is kept apart
-    (`set_foreign`) and counts as used.
+    An allocation holds one or several bundles. What others use beside us is kept apart (`set_foreign`) and counts as
+    used. The amounts are in `columns`, for policies to read; only the pool changes them.
     """
 
     def __init__(self) -> None:
-        self._resources: dict[str, NodeResources] = {}
-        self._row: dict[str, int] = {}
-        self._holdings: dict[str, Holding] = {}
+        self.columns = Columns()
+        self._holdings: dict[str, tuple[Bundle, ...]] = {}
+        self._on_node: dict[str, set[str]] = {}
+        self._key_of: dict[str, str] = {}
+        self._apart: dict[str, Counter[str]] = {}
+        self._alike: dict[tuple[int, int], Counter[str]] = {}
         self._cordoned: set[str] = set()
-        self._total: dict[str, Ints] = {}
-        self._held: dict[str, Ints] = {}
-        self._foreign: dict[str, Ints] = {}
-        self._gpu_total, self._gpu_held, self._gpu_foreign = (np.zeros((0, 0), np.int64) for _ in range(3))
+        self._earmarks: dict[str, str] = {}
 
     # -- the fleet
 
     @property
     def node_ids(self) -> tuple[str, ...]:
         """The nodes, in the order of the columns' rows."""
-        return tuple(self._row)
+        return tuple(self.columns.ids)
+
+    def has_node(self, node_id: str) -> bool:
+        return node_id in self.columns.row
 
     def add_node(self, node_id: str, resources: NodeResources) -> None:
         """Adds an empty node. Raises Conflict where it is known already."""
-        if node_id in self._row:
-            raise Conflict(f"node {node_id} is in the ledger already")
-        self._resources[node_id] = resources
-        self._rebuild()
+        self.columns.add(node_id, resources)
+        self._on_node[node_id] = set()
 
     def remove_node(self, node_id: str) -> tuple[str, ...]:
-        """Takes the node and all that is held on it out; gives the ids of the allocations that held it."""
-        self._require(node_id)
-        lost = tuple(sorted(key for key, holding in self._holdings.items() if holding.node_id == node_id))
-        for key in lost:
-            del self._holdings[key]
+        """Takes the node out, and frees all bundles of each allocation that held some of it; gives their ids."""
+        self.columns.require(node_id)
+        lost = tuple(sorted(self._on_node[node_id]))
+        for allocation_id in lost:
+            self.deallocate(allocation_id)
         self._cordoned.discard(node_id)
-        del self._resources[node_id]
-        self._rebuild()
+        self._earmarks.pop(node_id, None)
+        del self._on_node[node_id]
+        self.columns.remove(node_id)
         return lost
-
-    def _rebuild(self) -> None:
-        """Lays the columns out anew: nodes come and go rarely, demands all the time."""
-        foreign = {node: self._foreign_of(node) for node in self._row}
-        nodes = list(self._resources.values())
-        self._row = {node: row for row, node in enumerate(self._resources)}
-        custom = sorted({name for node in nodes for name in node.custom_units})
-        self._total = {
-            CPUS: np.array([node.cpu_units for node in nodes], np.int64),
-            MEMORY: np.array([node.memory_bytes for node in nodes], np.int64),
-            **{name: np.array([node.custom_units.get(name, 0) for node in nodes], np.int64) for name in custom},
-        }
-        self._held = {dimension: np.zeros(len(nodes), np.int64) for dimension in self._total}
-        self._foreign = {dimension: np.zeros(len(nodes), np.int64) for dimension in self._total}
-        width = max((node.gpus for node in nodes), default=0)
-        counts = np.array([node.gpus for node in nodes], np.int64).reshape(-1, 1)
-        self._gpu_total = (np.arange(width) < counts).astype(np.int64) * UNITS
-        self._gpu_held, self._gpu_foreign = np.zeros_like(self._gpu_total), np.zeros_like(self._gpu_total)
-        for holding in self._holdings.values():
-            self._book(holding, +1)
-        for node, (amounts, gpus) in foreign.items():
-            if node in self._row:
-                self.set_foreign(node, amounts, gpus)
-
-    def _foreign_of(self, node_id: str) -> tuple[dict[str, int], int]:
-        row = self._row[node_id]
-        return {name: int(column[row]) for name, column in self._foreign.items()}, int(self._gpu_foreign[row].sum())
 
     def cordon(self, node_id: str, cordoned: bool) -> None:
         """Nothing new is placed on a cordoned node; what is held there stays."""
-        self._require(node_id)
+        row = self.columns.require(node_id)
         (self._cordoned.add if cordoned else self._cordoned.discard)(node_id)
+        self.columns.set_open(row, not cordoned)
+
+    def earmark(self, node_ids: Sequence[str], allocation_id: str | None) -> None:
+        """Keeps what becomes free on the nodes for one waiting request (None: for nobody any more)."""
+        for node_id in node_ids:
+            self.columns.require(node_id)
+            if allocation_id is None:
+                self._earmarks.pop(node_id, None)
+            else:
+                self._earmarks[node_id] = allocation_id
+
+    @property
+    def earmarks(self) -> Mapping[str, str]:
+        """Node → the waiting request that it is kept for."""
+        return self._earmarks
 
     def set_foreign(self, node_id: str, amounts: Mapping[str, int], gpu_units: int) -> None:
         """What others use on the node. Ray tells only a sum for its GPUs: it is laid out as Ray lays work out."""
-        row = self._require(node_id)
-        for dimension, column in self._foreign.items():
-            column[row] = max(amounts.get(dimension, 0), 0)
-        free = self._gpu_total[row] - self._gpu_held[row]
-        self._gpu_foreign[row] = _lay_out(free, max(gpu_units, 0))
+        row = self.columns.require(node_id)
+        free = self.columns.gpus("total")[row] - self.columns.gpus("held")[row]
+        self.columns.set_foreign(row, dict(amounts), gpu_rule.lay_out(free, max(gpu_units, 0)))
 
-    # -- columns, for policies and totals
+    # -- columns, for totals and tests
 
     def total(self, dimension: str) -> Ints:
         """What each node has in all; zeros for a dimension that no node has."""
-        return self._total.get(dimension, np.zeros(len(self._row), np.int64))
+        return self.columns.amounts("total", dimension)
 
     def free(self, dimension: str) -> Ints:
         """What each node has left: never below zero, even while others use what we hold."""
-        if dimension not in self._total:
-            return np.zeros(len(self._row), np.int64)
-        return (self._total[dimension] - self._held[dimension] - self._foreign[dimension]).clip(min=0)
+        return self.columns.amounts("free", dimension)
 
     def held(self, dimension: str) -> Ints:
         """What each node has given to allocations."""
-        return self._held.get(dimension, np.zeros(len(self._row), np.int64))
+        return self.columns.amounts("held", dimension)
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        return tuple(self._total)
+        return self.columns.dimensions
 
     @property
     def gpu_total(self) -> Ints:
         """Matrix nodes by GPU index: 10,000 where there is such a GPU, else 0."""
-        return self._gpu_total
+        return self.columns.gpus("total")
 
     @property
     def gpu_free(self) -> Ints:
         """Matrix nodes by GPU index: the units free on each GPU."""
-        return (self._gpu_total - self._gpu_held - self._gpu_foreign).clip(min=0)
+        return self.columns.gpus("free")
 
     @property
     def gpu_held(self) -> Ints:
-        return self._gpu_held
+        return self.columns.gpus("held")
 
     # -- does it fit?
 
-    def failures(self, demand: Demand, empty: bool = False) -> dict[str, Bools]:
+    def failures(
+        self, demand: Demand, empty: bool = False, anti_affinity: str | None = None, for_id: str = ""
+    ) -> dict[str, Bools]:
         """For each condition of the demand: on which nodes it fails now, or would even on an empty fleet."""
-        failed = {}
+        failed: dict[str, Bools] = {}
         for dimension, wanted in amounts_of(demand).items():
-            failed[dimension] = (self.total(dimension) if empty else self.free(dimension)) < wanted
+            failed[dimension] = self._too_little(dimension, wanted, empty)
         if demand.gpu_count:
-            gpus = self._gpu_total if empty else self.gpu_free
-            fitting = ((gpus >= demand.gpu_units) & (self._gpu_total > 0)).sum(axis=1)
-            failed["gpu_share" if demand.gpu_share is not None else "gpus"] = fitting < demand.gpu_count
-        return failed | self._condition_failures(demand, empty)
+            failed["gpu_share" if demand.gpu_share is not None else "gpus"] = self._gpu_failures(demand, empty)
+        if demand.accelerator_type is not None or ACCELERATOR_LABEL in demand.labels:
+            failed["accelerator_type"] = ~self.kind_matches(demand)[self.columns.vector("kind")]
+        return failed | self.special_failures(demand, empty, anti_affinity, for_id)
 
-    def _condition_failures(self, demand: Demand, empty: bool) -> dict[str, Bools]:
-        failed = {}
-        if demand.accelerator_type is not None:
-            types = [node.accelerator_type for node in self._resources.values()]
-            failed["accelerator_type"] = np.array([kind != demand.accelerator_type for kind in types], np.bool_)
+    def custom_failures(self, demand: Demand) -> dict[str, Bools]:
+        """The custom resources of the demand: on which nodes there is too little of each."""
+        return {name: self._too_little(name, units, False) for name, units in demand.custom_units.items() if units}
+
+    def _too_little(self, dimension: str, wanted: int, empty: bool) -> Bools:
+        return np.asarray((self.total(dimension) if empty else self.free(dimension)) < wanted, np.bool_)
+
+    def _gpu_failures(self, demand: Demand, empty: bool) -> Bools:
+        if empty:
+            return self.columns.vector("gpu_count") < demand.gpu_count
+        if demand.gpu_share is not None:
+            return self.columns.vector("gpu_largest") < demand.gpu_units
+        return self.columns.vector("gpu_whole") < demand.gpus
+
+    def kind_matches(self, demand: Demand) -> Bools:
+        """For each accelerator type of the fleet (see `Columns.kinds`) whether the demand may run on it."""
+        wanted = DemandClass.of(demand)
+        return np.array([wanted.runs_on(kind) for kind in self.columns.kinds], np.bool_)
+
+    def special_failures(
+        self, demand: Demand, empty: bool = False, anti_affinity: str | None = None, for_id: str = ""
+    ) -> dict[str, Bools]:
+        """The conditions that few demands have: labels, closed nodes, company that is not wanted."""
+        failed: dict[str, Bools] = {}
         for label, text in sorted(demand.labels.items()):
-            selector = LabelSelector.read(text)
-            values = [node.labels.get(label) for node in self._resources.values()]
-            failed[f"label {label}"] = np.array([not selector.matches(value) for value in values], np.bool_)
-        if self._cordoned and not empty:
-            failed["cordoned"] = np.array([node in self._cordoned for node in self._row], np.bool_)
-        return failed
+            if label != ACCELERATOR_LABEL:
+                failed[f"label {label}"] = ~self.columns.label_matches(label, LabelSelector.read(text))
+        if empty:
+            return failed
+        closed = {
+            "cordoned": self._cordoned,
+            "anti_affinity": self._apart.get(anti_affinity or "", ()),
+            "earmarked": [node for node, owner in self._earmarks.items() if owner != for_id],
+        }
+        return failed | {name: self.rows_of(nodes) for name, nodes in closed.items() if nodes}
+
+    def rows_of(self, node_ids: object) -> Bools:
+        """A column that is true for these nodes; ids that are no nodes are passed over."""
+        column = np.zeros(len(self.columns), np.bool_)
+        column[[self.columns.row[node] for node in node_ids if node in self.columns.row]] = True  # type: ignore[attr-defined]
+        return column
 
     def can_allocate(self, node_id: str, demand: Demand) -> bool:
         """Whether the demand fits the node now. Raises NotFound."""
-        row = self._require(node_id)
+        row = self.columns.require(node_id)
         return not any(failed[row] for failed in self.failures(demand).values())
 
     def shortfalls(self, node_id: str, demand: Demand) -> list[Shortfall]:
         """Every condition of the demand that the node does not meet now. Raises NotFound."""
-        row = self._require(node_id)
+        row = self.columns.require(node_id)
         return [
             Shortfall(dimension, *self._wanted_and_there(dimension, row, demand))
             for dimension, failed in self.failures(demand).items()
@@ -190,7 +204,7 @@ class ResourcePool:
         ]
 
     def _wanted_and_there(self, dimension: str, row: int, demand: Demand) -> tuple[str, str]:
-        node = self._resources[list(self._row)[row]]
+        node = self.columns.resources(row)
         if dimension in ("gpus", "gpu_share"):
             free = self.gpu_free[row]
             whole = int((free >= UNITS).sum())
@@ -199,9 +213,10 @@ class ResourcePool:
                 (f"{demand.gpus}", f"{whole}") if demand.gpus else (f"{demand.gpu_share:g}", f"{largest:g} on one GPU")
             )
         if dimension == "accelerator_type":
-            return str(demand.accelerator_type), node.accelerator_type or "none"
-        if dimension == "cordoned":
-            return "an open node", "cordoned"
+            wanted_type = demand.accelerator_type or demand.labels[ACCELERATOR_LABEL]
+            return wanted_type, node.accelerator_type or "none"
+        if dimension in ("cordoned", "earmarked"):
+            return "an open node", dimension
         if dimension.startswith("label "):
             label = dimension.removeprefix("label ")
             return demand.labels[label], node.labels.get(label, "no such label")
@@ -210,73 +225,106 @@ class ResourcePool:
             return format_bytes(wanted), format_bytes(free_amount)
         return f"{from_units(wanted):g}", f"{from_units(free_amount):g}"
 
+    def alike(self, demand: Demand) -> Ints:
+        """How many bundles each node holds that ask for the same of a GPU, or of as many."""
+        column = np.zeros(len(self.columns), np.int64)
+        for node_id, count in self._alike.get((demand.gpu_units, demand.gpu_count), Counter()).items():
+            column[self.columns.row[node_id]] = count
+        return column
+
     # -- giving and taking back
 
     def choose_gpus(self, node_id: str, demand: Demand) -> tuple[int, ...]:
-        """The indices that Ray will pick: for a share the fullest GPU that fits it, else the lowest free ones."""
-        if not demand.gpu_count:
-            return ()
-        free = self.gpu_free[self._require(node_id)]
-        if demand.gpu_share is None:
-            return tuple(int(index) for index in np.flatnonzero(free >= UNITS)[: demand.gpus])
-        fitting = np.flatnonzero(free >= demand.gpu_units)
-        return (int(fitting[np.argmin(free[fitting])]),) if fitting.size else ()
+        """The indices that Ray will pick for the demand on this node."""
+        return gpu_rule.pick(self.gpu_free[self.columns.require(node_id)], demand)
 
-    def allocate(self, allocation_id: str, node_id: str, demand: Demand) -> tuple[int, ...]:
-        """Gives the demand on the node to the allocation; the GPU indices. Raises NotFound, Conflict."""
+    def allocate(
+        self, allocation_id: str, wanted: Sequence[tuple[str, Demand]], anti_affinity: str | None = None
+    ) -> tuple[Bundle, ...]:
+        """Gives each (node, demand) to the allocation, all or nothing. Raises NotFound, Conflict."""
         if allocation_id in self._holdings:
             raise Conflict(f"allocation {allocation_id} is held already")
-        if not self.can_allocate(node_id, demand):
+        given: list[Bundle] = []
+        try:
+            for node_id, demand in wanted:
+                given.append(self._give(node_id, demand))
+        except (Conflict, NotFound):
+            for bundle in given:
+                self._book(bundle, -1)
+            raise
+        self._note(allocation_id, tuple(given), anti_affinity)
+        return tuple(given)
+
+    def _give(self, node_id: str, demand: Demand) -> Bundle:
+        row = self.columns.require(node_id)
+        if any(failed[row] for name, failed in self.failures(demand).items() if name != "earmarked"):
             short = "; ".join(map(str, self.shortfalls(node_id, demand)))
             raise Conflict(f"node {node_id} cannot take {demand}: {short}")
-        holding = Holding(node_id, demand, self.choose_gpus(node_id, demand))
-        self._holdings[allocation_id] = holding
-        self._book(holding, +1)
-        return holding.gpu_indices
+        bundle = Bundle(demand=demand, node_id=node_id, gpu_indices=self.choose_gpus(node_id, demand))
+        self._book(bundle, +1)
+        return bundle
 
-    def restore(self, allocation_id: str, holding: Holding) -> None:
-        """Books what an allocation already holds in Ray, whether or not it fits what is known of the node now."""
+    def restore(self, allocation_id: str, bundles: Sequence[Bundle], anti_affinity: str | None = None) -> None:
+        """Books what an allocation already holds in Ray, whether or not it fits what is known of the nodes now."""
         if allocation_id in self._holdings:
             raise Conflict(f"allocation {allocation_id} is held already")
-        self._require(holding.node_id)
-        self._holdings[allocation_id] = holding
-        self._book(holding, +1)
+        for bundle in bundles:
+            self.columns.require(bundle.node_id)
+        for bundle in bundles:
+            self._book(bundle, +1)
+        self._note(allocation_id, tuple(bundles), anti_affinity)
+
+    def _note(self, allocation_id: str, bundles: tuple[Bundle, ...], anti_affinity: str | None) -> None:
+        self._holdings[allocation_id] = bundles
+        nodes = {bundle.node_id for bundle in bundles}
+        for node_id in nodes:
+            self._on_node[node_id].add(allocation_id)
+        if anti_affinity is not None:
+            self._key_of[allocation_id] = anti_affinity
+            self._apart.setdefault(anti_affinity, Counter()).update(nodes)
 
     def deallocate(self, allocation_id: str) -> None:
         """Takes back exactly what was given. Raises NotFound."""
-        if allocation_id not in self._holdings:
-            raise NotFound("allocation", allocation_id)
-        self._book(self._holdings.pop(allocation_id), -1)
+        bundles = self.bundles(allocation_id)
+        del self._holdings[allocation_id]
+        for bundle in bundles:
+            self._book(bundle, -1)
+        nodes = {bundle.node_id for bundle in bundles}
+        for node_id in nodes:
+            self._on_node[node_id].discard(allocation_id)
+        key = self._key_of.pop(allocation_id, None)
+        if key is not None:
+            self._apart[key] -= Counter(nodes)
+            if not self._apart[key]:
+                del self._apart[key]
+
+    def correct_gpus(self, allocation_id: str, bundle: int, gpu_indices: tuple[int, ...]) -> None:
+        """Books a bundle onto the GPUs that Ray really gave it. Raises NotFound."""
+        bundles = list(self.bundles(allocation_id))
+        moved = bundles[bundle].model_copy(update={"gpu_indices": gpu_indices})
+        self._book(bundles[bundle], -1)
+        self._book(moved, +1)
+        bundles[bundle] = moved
+        self._holdings[allocation_id] = tuple(bundles)
 
     def holds(self, allocation_id: str) -> bool:
         return allocation_id in self._holdings
 
-    def _book(self, holding: Holding, sign: int) -> None:
-        row = self._row[holding.node_id]
-        for dimension, amount in amounts_of(holding.demand).items():
-            if dimension in self._held:
-                self._held[dimension][row] += sign * amount
-                assert self._held[dimension][row] >= 0, f"{dimension} of {holding.node_id} freed twice"
-        for index in holding.gpu_indices:
-            if index < self._gpu_held.shape[1]:
-                self._gpu_held[row, index] += sign * holding.demand.gpu_units
-                assert self._gpu_held[row, index] >= 0, f"GPU {index} of {holding.node_id} freed twice"
+    def on_node(self, node_id: str) -> list[str]:
+        """The allocations that hold something there. Raises NotFound."""
+        self.columns.require(node_id)
+        return sorted(self._on_node[node_id])
 
-    def _require(self, node_id: str) -> int:
-        if node_id not in self._row:
-            raise NotFound("node", node_id)
-        return self._row[node_id]
+    def bundles(self, allocation_id: str) -> tuple[Bundle, ...]:
+        """What the allocation holds. Raises NotFound."""
+        if allocation_id not in self._holdings:
+            raise NotFound("allocation", allocation_id)
+        return self._holdings[allocation_id]
 
-
-def _lay_out(free: Ints, units: int) -> Ints:
-    """Lays units of GPU onto one node's GPUs as Ray does: whole ones first, the rest on the fullest that fits."""
-    used = np.zeros_like(free)
-    for index in np.flatnonzero(free >= UNITS)[: units // UNITS]:
-        used[index] = UNITS
-    rest = units - int(used.sum())
-    fitting = np.flatnonzero(free - used >= rest)
-    if rest > 0 and fitting.size:
-        used[fitting[np.argmin((free - used)[fitting])]] += rest
-    elif rest > 0:
-        used = np.minimum(free, used + rest)  # more small pieces than one GPU holds: count them everywhere they may be
-    return used
+    def _book(self, bundle: Bundle, sign: int) -> None:
+        row, demand = self.columns.row[bundle.node_id], bundle.demand
+        self.columns.book(row, amounts_of(demand), bundle.gpu_indices, demand.gpu_units, sign)
+        alike = self._alike.setdefault((demand.gpu_units, demand.gpu_count), Counter())
+        alike[bundle.node_id] += sign
+        if not alike[bundle.node_id]:
+            del alike[bundle.node_id]

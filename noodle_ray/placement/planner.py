@@ -1,118 +1,68 @@
-"""The planner: a demand in, a decision with its reasons out."""
+"""The planner: a request in, a decision with its reasons out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from noodle_ray.base_model import Model
-from noodle_ray.errors import DoesNotFit
-from noodle_ray.placement.ledger import Bools, ResourcePool
-from noodle_ray.placement.policies import DEFAULT_POLICY, Floats, policy_named
-from noodle_ray.placement.refusal import Refusal
-from noodle_ray.resources import Demand
-
-SHOWN = 5
-"""Candidates that an explanation keeps."""
-
-
-class Candidate(Model):
-    """A node on which the demand fits: its score (higher is better) and the penalties that make it."""
-
-    node_id: str
-    score: float
-    parts: dict[str, float]
-
-
-class Explanation(Model):
-    """Why an allocation is where it is."""
-
-    policy: str
-    considered: int
-    filtered: dict[str, int]
-    candidates: tuple[Candidate, ...]
-    chosen: str
+from noodle_ray.placement import gang
+from noodle_ray.placement.allocation import Bundle
+from noodle_ray.placement.chooser import Chooser, Limits
+from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.ledger import ResourcePool
+from noodle_ray.placement.policies import DEFAULT_POLICY
+from noodle_ray.placement.prices import PriceInputs, Prices
+from noodle_ray.placement.request import Request
+from noodle_ray.placement.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where a demand goes."""
+    """Where a request goes: a bundle for each of its demands, in their order."""
 
-    node_id: str
-    gpu_indices: tuple[int, ...]
+    bundles: tuple[Bundle, ...]
     explanation: Explanation
 
 
-def plan(
-    pool: ResourcePool,
-    demand: Demand,
-    policy: str = DEFAULT_POLICY,
-    excluded: frozenset[str] = frozenset(),
-    random: np.random.Generator | None = None,
-) -> Decision:
-    """The best node for the demand under the policy; equal scores go to the lower node id.
+class Planner:
+    """Decides where requests go on a pool, under named policies. Reads the pool; whoever asks allocates.
 
-    Raises DoesNotFit with the reason per dimension, NotFound for an unknown policy.
+    Policies by valuation go by the prices of the workload that was noted: `price_inputs` says when new ones are worth
+    computing for the default policy, which takes some 50 ms and is left to the caller (`prices.compute`, then `use`).
     """
-    parts = policy_named(policy)(pool, demand, random or np.random.default_rng(0))
-    failed = pool.failures(demand)
-    if excluded:
-        failed["tried in vain"] = np.array([node in excluded for node in pool.node_ids], np.bool_)
-    fits = ~np.logical_or.reduce([np.zeros(len(pool.node_ids), np.bool_), *failed.values()])
-    if not fits.any():
-        raise DoesNotFit(_refusal(pool, demand, failed))
-    ranked = _rank(pool, fits, {name: np.asarray(column, np.float64) for name, column in parts.items()})
-    chosen = ranked[0].node_id
-    explanation = Explanation(
-        policy=policy,
-        considered=len(pool.node_ids),
-        filtered={name: int(column.sum()) for name, column in failed.items() if column.any()},
-        candidates=tuple(ranked[:SHOWN]),
-        chosen=chosen,
-    )
-    return Decision(chosen, pool.choose_gpus(chosen, demand), explanation)
 
+    def __init__(self, pool: ResourcePool, workload: Workload | None = None, seed: int = 0) -> None:
+        self.pool = pool
+        self.chooser = Chooser(pool, workload, seed)
 
-def _rank(pool: ResourcePool, fits: Bools, parts: dict[str, Floats]) -> list[Candidate]:
-    # Rounded, so that sums of the same numbers in another order do not break a tie.
-    score = -np.round(np.sum(list(parts.values()), axis=0), 9)
-    rows = sorted(np.flatnonzero(fits), key=lambda row: (-score[row], pool.node_ids[row]))
-    return [
-        Candidate(
-            node_id=pool.node_ids[row],
-            score=float(score[row]),
-            parts={name: float(column[row]) for name, column in parts.items()},
-        )
-        for row in rows[:SHOWN]
-    ]
+    def note(self, request: Request) -> None:
+        """The workload learns from a request: once for each."""
+        for demand in request.bundles:
+            self.chooser.workload.note(demand)
 
+    def price_inputs(self) -> PriceInputs | None:
+        """What to compute prices from, when new ones are due: the workload has grown, or the fleet has a new type."""
+        return self.chooser.price_inputs()
 
-def _refusal(pool: ResourcePool, demand: Demand, failed: dict[str, Bools]) -> Refusal:
-    impossible = pool.failures(demand, empty=True)
-    never = not len(pool.node_ids) or bool(np.logical_or.reduce(list(impossible.values())).all())
-    return Refusal(
-        demand=str(demand),
-        nodes=len(pool.node_ids),
-        failed_on={name: int(column.sum()) for name, column in failed.items() if column.any()},
-        best=_best_available(pool, demand, failed),
-        never=never,
-    )
+    def use(self, prices: Prices) -> None:
+        """From now on decides by these prices under the default policy."""
+        self.chooser.use(prices)
 
+    def plan(
+        self,
+        request: Request,
+        policy: str = DEFAULT_POLICY,
+        excluded: frozenset[str] = frozenset(),
+        for_id: str = "",
+    ) -> Decision:
+        """Homes for all bundles. `for_id`: who asks, for nodes earmarked for it.
 
-def _best_available(pool: ResourcePool, demand: Demand, failed: dict[str, Bools]) -> dict[str, str]:
-    """For each failing amount, the most that any one node could give now."""
-    best = {}
-    for name, column in failed.items():
-        rows = np.flatnonzero(column)
-        if name == "tried in vain" or name == "cordoned" or not rows.size:
-            continue
-        if name in ("gpus", "gpu_share"):
-            strength = (pool.gpu_free >= demand.gpu_units).sum(axis=1) * 10**6 + pool.gpu_free.max(axis=1, initial=0)
-        elif name in pool.dimensions:
-            strength = pool.free(name)
-        else:
-            continue
-        row = int(rows[np.argmax(strength[rows])])
-        best[name] = next(s.available for s in pool.shortfalls(pool.node_ids[row], demand) if s.dimension == name)
-    return best
+        Raises DoesNotFit with the reason per dimension, NotFound for an unknown policy.
+        """
+        limits = Limits(excluded, None, request.anti_affinity, for_id)
+        if len(request.bundles) > 1:
+            return Decision(*gang.place(self.chooser, request, policy, limits))
+        demand = request.bundles[0]
+        explanation = self.chooser.explain(demand, policy, limits)
+        node_id = explanation.chosen
+        bundle = Bundle(demand=demand, node_id=node_id, gpu_indices=self.pool.choose_gpus(node_id, demand))
+        return Decision((bundle,), explanation)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     Column,
+    Connection,
     DateTime,
     Engine,
+    Insert,
     MetaData,
     String,
     Table,
+    bindparam,
     create_engine,
     event,
     func,
     make_url,
     select,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
@@ -72,11 +77,8 @@ class Database:
         """Makes all the changes, in order, in one transaction: all of them or none."""
         try:
             with self._engine.begin() as connection:
-                for change in changes:
-                    table = _table(change.table)
-                    connection.execute(table.delete().where(table.c.key == change.key))
-                    if isinstance(change, Put):
-                        connection.execute(table.insert().values(key=change.key, document=dict(change.document)))
+                for name, keyed in _last_by_table(changes).items():
+                    _write(connection, _table(name), keyed)
         except OperationalError as error:
             raise Unavailable(f"the database does not answer: {error.orig}") from error
 
@@ -92,6 +94,34 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _last_by_table(changes: Iterable[Change]) -> dict[str, dict[str, Change]]:
+    """For each table the last change of each key: what came before it in the same transaction nobody ever sees."""
+    found: dict[str, dict[str, Change]] = {}
+    for change in changes:
+        found.setdefault(change.table, {})[change.key] = change
+    return found
+
+
+def _write(connection: Connection, table: Table, changes: Mapping[str, Change]) -> None:
+    """At most two statements for however many rows."""
+    rows = [{"key": c.key, "document": dict(c.document)} for c in changes.values() if isinstance(c, Put)]
+    gone = [{"gone": key} for key, change in changes.items() if not isinstance(change, Put)]
+    if rows:
+        connection.execute(_upsert(connection.dialect.name, table.name), rows)
+    if gone:
+        connection.execute(table.delete().where(table.c.key == bindparam("gone")), gone)
+
+
+@cache
+def _upsert(dialect: str, name: str) -> Insert:
+    """Inserts a row, or replaces what is under its key: both databases have it, in one statement."""
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(_table(name))
+    upsert: Insert = insert.on_conflict_do_update(
+        index_elements=["key"], set_={"document": insert.excluded.document, "updated_at": func.now()}
+    )
+    return upsert
 
 
 def _create_missing(engine: Engine) -> None:

@@ -6,15 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 import ray
 from conftest import processes_named
 
-from noodle_ray import Cluster, Demand
+from noodle_ray import Cluster, Demand, Request
 from noodle_ray.actors import ray_state
 from noodle_ray.entry.local_cluster import LocalCluster
-from noodle_ray.errors import DoesNotFit, InvalidInput, NotFound, Unavailable
+from noodle_ray.errors import Conflict, DoesNotFit, InvalidInput, NotFound, Unavailable
+from noodle_ray.nodes.instructions import PinnedBundle
 
 pytestmark = pytest.mark.ray
 
@@ -107,7 +110,7 @@ def test_what_others_use_is_not_given_out(cluster: Cluster) -> None:
         ray.get(hog.ping.remote())
         assert eventually(lambda: cluster.resources()["gpus"]["others"] == 2)
         with pytest.raises(DoesNotFit):
-            cluster.hold(Demand(gpus=4))
+            cluster.hold(Demand(gpus=4), wait_s=0)
     finally:
         ray.kill(hog)
     assert eventually(lambda: cluster.resources()["gpus"]["others"] == 0)
@@ -119,7 +122,7 @@ def test_a_cordoned_node_gets_nothing_new(cluster: Cluster) -> None:
     cluster.cordon(node.id)
     try:
         with pytest.raises(DoesNotFit, match="cordoned"):
-            cluster.hold(Demand(gpu_share=0.5, accelerator_type="A100"))
+            cluster.hold(Demand(gpu_share=0.5, accelerator_type="A100"), wait_s=0)
     finally:
         cluster.cordon(node.id, False)
     cluster.release(cluster.hold(Demand(gpu_share=0.5, accelerator_type="A100")).id)
@@ -149,8 +152,7 @@ time.sleep(60)
 
 def test_a_killed_manager_comes_back_with_everything(cluster: Cluster) -> None:
     allocation = cluster.hold(HALF_GPU)
-    (manager,) = processes_named("ray::NodeManager")
-    os.kill(manager.pid, signal.SIGKILL)
+    kill_manager()
 
     def answers() -> bool:
         try:
@@ -164,6 +166,132 @@ def test_a_killed_manager_comes_back_with_everything(cluster: Cluster) -> None:
     assert eventually(lambda: cluster.resources()["gpus"]["held"] == 0.5)
     cluster.release(allocation.id)
     assert cluster.resources()["gpus"]["free"] == 6
+
+
+ALL_OF_A = Demand(gpus=2, accelerator_type="A100")
+
+
+def waiting(cluster: Cluster) -> list[str]:
+    return [allocation.id for allocation in cluster.allocations() if allocation.state == "waiting"]
+
+
+def test_a_gang_has_all_its_bundles_on_their_nodes(cluster: Cluster) -> None:
+    gang = Request(bundles=(Demand(cpus=1, gpus=1), Demand(cpus=1, gpus=1)), strategy="strict-spread")
+    with cluster.allocate(gang) as allocation:
+        for index, bundle in enumerate(allocation.allocation.bundles):
+            node, gpus = ray.get(where_am_i.options(**allocation.options(index)).remote())
+            assert (node, tuple(gpus)) == (bundle.node_id, bundle.gpu_indices)
+        assert len(set(allocation.allocation.node_ids)) == 2
+    assert cluster.resources()["gpus"]["held"] == 0
+    assert ray_state.groups() == {}
+
+
+def test_who_waits_is_served_when_room_comes_back(cluster: Cluster) -> None:
+    first = cluster.hold(ALL_OF_A)
+    with ThreadPoolExecutor(2) as pool:
+        low = pool.submit(cluster.hold, ALL_OF_A)
+        assert eventually(lambda: len(waiting(cluster)) == 1)
+        urgent = pool.submit(cluster.hold, ALL_OF_A, None, 5)
+        assert eventually(lambda: len(waiting(cluster)) == 2)
+        assert cluster.allocation(waiting(cluster)[0]).waits_for.startswith("gpus fails on ")
+        cluster.release(first.id)
+        second = urgent.result(20)
+        assert not low.done()
+        cluster.release(second.id, second.allocation.group)
+        cluster.release(low.result(20).id)
+
+
+def test_waiting_ends_with_its_deadline_or_when_it_is_called_off(cluster: Cluster) -> None:
+    with cluster.allocate(ALL_OF_A):
+        with pytest.raises(DoesNotFit, match="gpus fails on"):
+            cluster.hold(ALL_OF_A, wait_s=0.2)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(cluster.hold, ALL_OF_A)
+            assert eventually(lambda: len(waiting(cluster)) == 1)
+            cluster.release(waiting(cluster)[0])
+            with pytest.raises(Conflict, match="released before it was held"):
+                asked.result(20)
+
+
+def test_a_claim_over_http_waits_and_is_found_again(cluster: Cluster, http: httpx.Client) -> None:
+    path = "/api/distributed/resources/allocations"
+    body = {"demand": {"gpus": 2, "accelerator_type": "A100"}, "wait_s": 60}
+    with cluster.allocate(ALL_OF_A):
+        made = http.post(path, json=body)
+        assert (made.status_code, made.json()["state"], made.json()["position"]) == (202, "waiting", 1)
+        place = made.headers["Location"]
+        assert http.get(f"{place}/explain").json()["filtered"]["gpus"] >= 1
+        assert "noodle_queue_length 1.0" in http.get("/metrics").text
+    assert eventually(lambda: http.get(place).json()["state"] == "held")
+    assert http.delete(place, params={"fence": f"{made.json()['id']}.0"}).status_code == 409
+    assert http.delete(place, params={"fence": f"{made.json()['id']}.1"}).status_code == 204
+
+
+def kill_manager() -> None:
+    (manager,) = processes_named("ray::NodeManager")
+    os.kill(manager.pid, signal.SIGKILL)
+
+
+def test_who_waits_outlives_the_manager(cluster: Cluster) -> None:
+    first = cluster.hold(ALL_OF_A)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(cluster.hold, ALL_OF_A)
+        assert eventually(lambda: len(waiting(cluster)) == 1)
+        (one,) = waiting(cluster)
+        kill_manager()
+        cluster.release(first.id, first.allocation.group)
+        second = asked.result(60)
+    assert second.id == one
+    assert ray.get(where_am_i.options(**second.options()).remote())[0] == second.node_id
+    cluster.release(second.id, second.allocation.group)
+    assert held(cluster) == []
+
+
+def test_holds_under_way_when_the_manager_dies_neither_fail_nor_leak(cluster: Cluster) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(cluster.hold, Demand(cpus=0.1)) for _ in range(40)]
+        kill_manager()
+        held_now = {one.result(90).id for one in asked}
+    assert len(held_now) == 40
+    assert set(held(cluster)) == held_now
+    assert {name.rpartition(".")[0] for name in ray_state.groups()} == held_now
+    for allocation_id in held_now:
+        cluster.release(allocation_id)
+    assert ray_state.groups() == {}
+
+
+def test_a_group_of_ours_that_nobody_knows_is_found_and_removed(cluster: Cluster) -> None:
+    node = cluster.nodes()[0].id
+    _, made = ray_state.create_group("noodle-nobodys.1", [PinnedBundle(node, {"CPU": 0.1})], 10)
+    assert made
+    assert eventually(lambda: ray_state.group_named("noodle-nobodys.1") is None, 40)
+    assert cluster.resources()["ledger_differences"] >= 1
+
+
+def test_a_group_that_somebody_removed_is_made_anew(cluster: Cluster) -> None:
+    first = cluster.hold(HALF_GPU)
+    group = ray_state.group_named(first.allocation.group)
+    assert group is not None
+    time.sleep(1)  # long enough for the nodes to have reported it
+    ray_state.remove_group(group.id)
+    assert eventually(lambda: cluster.allocation(first.id).epoch == 2, 40)
+    assert eventually(lambda: cluster.allocation(first.id).state == "held")
+    with pytest.raises(Conflict, match="not held any more"):
+        cluster.release(first.id, first.allocation.group)
+    cluster.release(first.id)
+
+
+def test_the_ledger_follows_a_gpu_that_ray_picked_otherwise(cluster: Cluster) -> None:
+    """Somebody's task sits on GPU 0 for a moment that the manager does not notice: Ray picks GPU 1."""
+    hog = ray.remote(num_cpus=0, num_gpus=1, accelerator_type="A100")(type("Hog", (), {"ping": lambda self: None}))
+    with ThreadPoolExecutor(1) as pool:
+        actor = hog.remote()
+        ray.get(actor.ping.remote())
+        first = pool.submit(cluster.hold, Demand(gpu_share=0.5, accelerator_type="A100")).result(30)
+    ray.kill(actor)
+    picked = ray.get(where_am_i.options(**first.options()).remote())[1]
+    assert eventually(lambda: list(cluster.allocation(first.id).gpu_indices) == picked, 30)
+    cluster.release(first.id)
 
 
 def test_plain_asyncio_works_too(cluster: Cluster) -> None:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from noodle_ray.errors import DoesNotFit, NoodleError, NotFound
+from noodle_ray.errors import Conflict, DoesNotFit, NoodleError, NotFound
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult, RankedCandidate
 from noodle_ray.gateway.ports import Ports
 from noodle_ray.nodes.membership import Node
-from noodle_ray.placement.allocation import Allocation
-from noodle_ray.placement.planner import Candidate, Explanation
+from noodle_ray.placement.allocation import Allocation, Bundle
+from noodle_ray.placement.claim import Claim
+from noodle_ray.placement.explanation import Candidate, Explanation
 from noodle_ray.placement.refusal import Refusal
-from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.resources import NodeResources
 from noodle_ray.services.directory import Directory, Register, Renew, Service, Unregister
 
 TOKEN = "a-token-of-the-tests"
@@ -92,9 +93,14 @@ class FakeResources(Fake):
 
     async def totals(self) -> dict[str, Any]:
         await self._called("totals")
-        used = sum(allocation.demand.cpus for allocation in self.held.values())
-        cpus = {"total": self.cpus, "held": used, "others": 0.0, "free": self.cpus - used}
-        return {"nodes": 1, "allocations": len(self.held), "allocation_ratio": used / self.cpus, "cpus": cpus}
+        cpus = {"total": self.cpus, "held": self.used, "others": 0.0, "free": self.cpus - self.used}
+        waiting = sum(allocation.state == "waiting" for allocation in self.held.values())
+        counts = {"nodes": 1, "allocations": len(self.held), "waiting": waiting}
+        return {**counts, "allocation_ratio": self.used / self.cpus, "cpus": cpus}
+
+    @property
+    def used(self) -> float:
+        return sum(bundle.demand.cpus for allocation in self.held.values() for bundle in allocation.bundles)
 
     async def allocations(self) -> Sequence[Allocation]:
         await self._called("allocations")
@@ -106,37 +112,49 @@ class FakeResources(Fake):
             raise NotFound("allocation", allocation_id)
         return self.held[allocation_id]
 
-    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
-        await self._called("allocate", demand, policy, owner, lease_s)
-        if demand.cpus > self.cpus:
-            raise DoesNotFit(Refusal(str(demand), 1, {"cpus": 1}, {"cpus": f"{self.cpus:g}"}, never=True))
+    async def allocate(self, claim: Claim, until_held: bool = True) -> Allocation:
+        await self._called("allocate", claim, until_held)
+        wanted = sum(demand.cpus for demand in claim.request.bundles)
+        fits = wanted <= self.cpus - self.used
+        if wanted > self.cpus or not (fits or claim.wait_s):
+            failed = {"cpus": 1}
+            raise DoesNotFit(Refusal(str(claim.request), 1, failed, {"cpus": f"{self.cpus:g}"}, wanted > self.cpus))
+        bundles = tuple(Bundle(demand=demand, node_id="node-a") for demand in claim.request.bundles)
         allocation = Allocation(
             id=f"a-{len(self.held) + 1}",
-            epoch=1,
-            state="held",
-            demand=demand,
-            policy=policy or "best_fit",
-            node_id="node-a",
-            gpu_indices=(),
-            owner=owner,
-            lease_s=lease_s,
+            epoch=1 if fits else 0,
+            state="held" if fits else "waiting",
+            request=claim.request,
+            bundles=bundles if fits else (),
+            policy=claim.policy or "best_fit",
+            priority=claim.priority,
+            owner=claim.owner,
+            lease_s=claim.lease_s,
             created_at=NOW,
             explanation=an_explanation("node-a"),
         )
         self.held[allocation.id] = allocation
         return allocation
 
-    async def release(self, allocation_id: str) -> None:
-        await self.allocation(allocation_id)
+    async def release(self, allocation_id: str, fence: str | None = None) -> None:
+        await self._at_home(allocation_id, fence)
         del self.held[allocation_id]
 
-    async def renew(self, allocation_id: str) -> Allocation:
-        allocation = await self.allocation(allocation_id)
+    async def renew(self, allocation_id: str, fence: str | None = None) -> Allocation:
+        allocation = await self._at_home(allocation_id, fence)
         self.held[allocation_id] = allocation.model_copy(update={"expires_at": NOW + 60})
         return self.held[allocation_id]
 
+    async def _at_home(self, allocation_id: str, fence: str | None) -> Allocation:
+        allocation = await self.allocation(allocation_id)
+        if fence not in (None, allocation.group):
+            raise Conflict(f"the allocation's home is {allocation.group} now")
+        return allocation
+
     async def explain(self, allocation_id: str) -> Explanation:
-        return (await self.allocation(allocation_id)).explanation
+        explanation = (await self.allocation(allocation_id)).explanation
+        assert explanation is not None
+        return explanation
 
 
 @dataclass

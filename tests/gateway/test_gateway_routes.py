@@ -9,6 +9,7 @@ import pytest
 from gateway_fakes import FakePorts
 
 from noodle_ray.errors import Conflict, LimitReached
+from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 
 ALLOCATIONS = "/api/distributed/resources/allocations"
@@ -42,8 +43,11 @@ class TestResources:
         made = await client.post(ALLOCATIONS, json={"demand": {"cpus": 2, "memory": "2GiB"}})
         assert made.status_code == 201
         assert made.headers["location"] == f"{ALLOCATIONS}/a-1"
-        assert made.json()["demand"]["memory"] == 2 * 2**30
-        assert fakes.resources.calls[-1] == ("allocate", Demand(cpus=2, memory="2GiB"), None, "http", 60.0)
+        assert made.json()["request"]["bundles"][0]["memory"] == 2 * 2**30
+        _, claim, until_held = fakes.resources.calls[-1]
+        assert claim.request == Request.of(Demand(cpus=2, memory="2GiB"))
+        assert (claim.policy, claim.owner, claim.lease_s, claim.wait_s, claim.priority) == (None, "http", 60.0, 0.0, 0)
+        assert not until_held
         assert [entry["id"] for entry in (await client.get(ALLOCATIONS)).json()] == ["a-1"]
         assert (await client.get(f"{ALLOCATIONS}/a-1")).json() == made.json()
         assert (await client.get(f"{ALLOCATIONS}/a-1/explain")).json()["chosen"] == "node-a"
@@ -53,8 +57,35 @@ class TestResources:
         assert (await client.get(f"{ALLOCATIONS}/a-1")).status_code == 404
 
     async def test_policy_and_lease_are_handed_on(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
-        await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}, "policy": "spread", "lease_s": 5})
-        assert fakes.resources.calls[-1] == ("allocate", Demand(cpus=1), "spread", "http", 5.0)
+        more = {"policy": "spread", "lease_s": 5, "wait_s": 7.5, "priority": -2}
+        for _ in range(2):
+            await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}, **more})
+        claims = [call[1] for call in fakes.resources.calls]
+        assert {name: getattr(claims[0], name) for name in more} == more
+        assert claims[0].id != claims[1].id
+
+    async def test_several_bundles_are_one_request(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        request = {"bundles": [{"cpus": 1}, {"cpus": 2}], "strategy": "strict-spread", "anti_affinity": "db"}
+        made = await client.post(ALLOCATIONS, json={"request": request})
+        assert made.status_code == 201
+        assert [bundle["demand"]["cpus"] for bundle in made.json()["bundles"]] == [1.0, 2.0]
+        assert fakes.resources.calls[-1][1].request == Request.parse(request)
+
+    async def test_what_may_wait_is_accepted_and_waits(self, client: httpx.AsyncClient) -> None:
+        await client.post(ALLOCATIONS, json={"demand": {"cpus": 8}})
+        assert (await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}})).status_code == 409
+        answer = await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}, "wait_s": 60})
+        assert (answer.status_code, answer.json()["state"]) == (202, "waiting")
+        waiting = answer.headers["location"]
+        assert (await client.get(waiting)).json()["state"] == "waiting"
+        assert (await client.delete(waiting)).status_code == 204
+
+    async def test_a_late_holder_is_told_so(self, client: httpx.AsyncClient) -> None:
+        await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}})
+        for method, path in (("DELETE", "a-1"), ("POST", "a-1/renew")):
+            answer = await client.request(method, f"{ALLOCATIONS}/{path}", params={"fence": "a-1.7"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+        assert (await client.delete(f"{ALLOCATIONS}/a-1", params={"fence": "a-1.1"})).status_code == 204
 
     async def test_a_demand_that_does_not_fit_says_why(self, client: httpx.AsyncClient) -> None:
         answer = await client.post(ALLOCATIONS, json={"demand": {"cpus": 100}})

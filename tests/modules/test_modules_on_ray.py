@@ -30,8 +30,10 @@ from noodle_ray.errors import (
 )
 from noodle_ray.modules.archive import write_entries
 from noodle_ray.modules.artefact import pack_module
+from noodle_ray.nodes.manager import pinned
 from noodle_ray.nodes.membership import Node
-from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.allocation import Allocation, Bundle
+from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand, NodeResources
 from noodle_ray.settings import Settings
 
@@ -50,12 +52,17 @@ def allocator() -> Callable[[], Any]:
 
         async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
             [node] = await self.nodes()
-            allocation = Allocation.model_construct(
-                id=f"noodle-{len(self.held)}{time.time_ns()}", epoch=0, demand=demand, node_id=node.id, owner=owner
+            allocation = Allocation(
+                id=f"noodle-{len(self.held)}{time.time_ns()}",
+                epoch=1,
+                state="held",
+                request=Request.of(demand),
+                bundles=(Bundle(demand=demand, node_id=node.id),),
+                policy="one-node",
+                owner=owner,
+                created_at=0.0,
             )
-            made = await asyncio.to_thread(
-                ray_state.create_group, allocation.group, demand.ray_resources(), node.id, 10.0
-            )
+            _, made = await asyncio.to_thread(ray_state.create_group, allocation.group, pinned(allocation), 10.0)
             assert made
             self.held[allocation.id] = allocation
             return allocation
@@ -64,7 +71,9 @@ def allocator() -> Callable[[], Any]:
             allocation = self.held.pop(allocation_id, None)
             if allocation is None:
                 raise NotFound("allocation", allocation_id)
-            assert await asyncio.to_thread(ray_state.remove_group, allocation.group, 10.0)
+            group = await asyncio.to_thread(ray_state.group_named, allocation.group)
+            assert group is not None
+            await asyncio.to_thread(ray_state.remove_group, group.id)
 
         async def allocations(self) -> list[Allocation]:
             return list(self.held.values())

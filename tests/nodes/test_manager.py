@@ -1,69 +1,23 @@
 """The manager: an allocation's life, a node's, and starting again from what was kept."""
 
-from typing import Any
-
 import pytest
+from manager_helpers import METRICS, SETTINGS, held, joined, kinds, manager_with, one, requested, rows_of
 
 from noodle_ray.errors import Conflict, DoesNotFit, NotFound, Unavailable
 from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.instructions import (
     CreateGroup,
     Granted,
-    Instruction,
     Keep,
     Notice,
+    PinnedBundle,
     Refused,
     Released,
     RemoveGroup,
 )
 from noodle_ray.nodes.manager import Manager
-from noodle_ray.nodes.metrics import ResourceMetrics
-from noodle_ray.resources import Demand, NodeResources
-from noodle_ray.settings import Settings
+from noodle_ray.resources import Demand
 from noodle_ray.store.changes import Delete, Put
-
-SETTINGS = Settings(node_heartbeat_interval_ms=10_000, node_timeout_ms=60_000)
-ONE = Demand(cpus=1)
-METRICS = ResourceMetrics(
-    cpu_count=2,
-    cpu_used_ratio=0.5,
-    memory_total_bytes=100,
-    memory_used_bytes=50,
-    disk_total_bytes=100,
-    disk_used_bytes=20,
-    network_sent_bytes=0,
-    network_received_bytes=0,
-    taken_at=0.0,
-)
-
-
-def joined(node: str, at: float = 0.0, **resources: Any) -> ev.NodeJoined:
-    return ev.NodeJoined(node, node.upper(), "127.0.0.2", NodeResources.of(**(resources or {"cpus": 2})), False, at)
-
-
-def requested(key: str, demand: Demand = ONE, at: float = 0.0, **more: Any) -> ev.AllocationRequested:
-    return ev.AllocationRequested(key, demand, more.get("policy"), more.get("owner", ""), more.get("lease_s"), at)
-
-
-def manager_with(*nodes: str, **resources: Any) -> Manager:
-    manager = Manager(SETTINGS)
-    for node in nodes:
-        manager.handle(joined(node, **resources))
-    return manager
-
-
-def kinds(todo: list[Instruction]) -> list[str]:
-    return [type(instruction).__name__ for instruction in todo]
-
-
-def one(todo: list[Instruction], kind: type) -> Any:
-    (found,) = [instruction for instruction in todo if isinstance(instruction, kind)]
-    return found
-
-
-def held(manager: Manager, key: str, demand: Demand = ONE, **more: Any) -> None:
-    order = one(manager.handle(requested(key, demand, **more)), CreateGroup)
-    manager.handle(ev.GroupCreated(key, order.epoch, 0.0))
 
 
 def test_the_intent_is_kept_before_the_group_is_created() -> None:
@@ -71,7 +25,7 @@ def test_the_intent_is_kept_before_the_group_is_created() -> None:
     todo = manager.handle(requested("a"))
     assert kinds(todo) == ["Keep", "CreateGroup"]
     assert todo[0].change.document["state"] == "reserving"  # type: ignore[union-attr]
-    assert todo[1] == CreateGroup("a", 1, "a.1", {"CPU": 1.0}, "n1")
+    assert todo[1] == CreateGroup("a", 1, "a.1", (PinnedBundle("n1", {"CPU": 1.0}),))
     todo = manager.handle(ev.GroupCreated("a", 1, 1.0))
     assert kinds(todo) == ["Keep", "Granted"]
     assert one(todo, Granted).allocation.state == "held"
@@ -120,7 +74,7 @@ def test_a_group_that_fails_is_tried_elsewhere_three_times() -> None:
     for epoch in (1, 2, 3):
         order = one(todo, CreateGroup)
         assert order.epoch == epoch
-        nodes.append(order.node_id)
+        nodes.append(order.bundles[0].node_id)
         todo = manager.handle(ev.GroupFailed("a", epoch, "no room", 1.0))
         assert one(todo, RemoveGroup).group == f"a.{epoch}"
     assert len(set(nodes)) == 3
@@ -173,8 +127,8 @@ def test_a_node_that_leaves_loses_what_it_held() -> None:
 def test_a_request_whose_node_leaves_finds_another() -> None:
     manager = manager_with("n1", "n2")
     order = one(manager.handle(requested("a")), CreateGroup)
-    todo = manager.handle(ev.NodeLeft(order.node_id, 1.0))
-    assert one(todo, CreateGroup).node_id != order.node_id
+    todo = manager.handle(ev.NodeLeft(order.bundles[0].node_id, 1.0))
+    assert one(todo, CreateGroup).bundles[0].node_id != order.bundles[0].node_id
     assert manager.allocation("a").epoch == 2
 
 
@@ -229,7 +183,7 @@ def test_reports_of_unknown_nodes_change_nothing() -> None:
     assert manager.handle(ev.NodeReported("n9", METRICS, 1.0)) == []
     assert manager.handle(ev.NodeReported("n1", METRICS, 1.0)) == []
     assert manager.handle(ev.NodeCordoned("n9", True, 1.0)) == []
-    assert manager.handle(ev.FreeObserved("n9", 0, 0, 0, {}, 1.0)) == []
+    assert manager.handle(ev.OthersObserved("n9", {}, 0, 1.0)) == []
     assert manager.handle(joined("n1")) == []
 
 
@@ -246,7 +200,7 @@ def test_a_cordoned_node_gets_nothing_new() -> None:
 def test_what_others_use_is_neither_free_nor_ours() -> None:
     manager = manager_with("n1", cpus=4, memory=1000, gpus=2)
     held(manager, "a", Demand(cpus=1, gpu_share=0.5))
-    manager.handle(ev.FreeObserved("n1", 10_000, 1000, 5_000, {}, 1.0))
+    manager.handle(ev.OthersObserved("n1", {"cpus": 20_000}, 10_000, 1.0))
     totals = manager.totals()
     assert totals["cpus"] == {"total": 4, "held": 1, "others": 2, "free": 1}
     assert totals["gpus"] == {"total": 2, "held": 0.5, "others": 1, "free": 0.5}
@@ -255,10 +209,6 @@ def test_what_others_use_is_neither_free_nor_ours() -> None:
 
 def test_an_empty_fleet_has_totals() -> None:
     assert Manager(SETTINGS).totals()["allocation_ratio"] == 0.0
-
-
-def rows_of(manager: Manager) -> tuple[dict[str, Any], ...]:
-    return tuple(allocation.to_json() for allocation in manager.allocations())
 
 
 def test_starting_again_finds_everything_in_its_place() -> None:

@@ -1,34 +1,34 @@
-"""Any history: requests, failures, duplicates, nodes coming and going, and crashes at any point, keep the promises."""
+"""Any history: claims, failures, duplicates, nodes coming and going, and crashes at any point, keep the promises."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from manager_helpers import METRICS, SETTINGS
 
+from noodle_ray.errors import DoesNotFit
 from noodle_ray.nodes import events as ev
-from noodle_ray.nodes.instructions import CreateGroup, Instruction, Keep, RemoveGroup
+from noodle_ray.nodes.instructions import CreateGroup, Granted, Instruction, Keep, Refused, RemoveGroup
 from noodle_ray.nodes.manager import Manager
-from noodle_ray.nodes.metrics import ResourceMetrics
+from noodle_ray.placement.allocation import Allocation, Bundle
+from noodle_ray.placement.claim import Claim
+from noodle_ray.placement.request import Request
 from noodle_ray.resources import UNITS, Demand, NodeResources
-from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Put
 
-SETTINGS = Settings(node_heartbeat_interval_ms=10_000, node_timeout_ms=60_000)
 RESOURCES = NodeResources.of(cpus=4, gpus=2)
-METRICS = ResourceMetrics(
-    cpu_count=2,
-    cpu_used_ratio=0.5,
-    memory_total_bytes=100,
-    memory_used_bytes=50,
-    disk_total_bytes=100,
-    disk_used_bytes=20,
-    network_sent_bytes=0,
-    network_received_bytes=0,
-    taken_at=0.0,
-)
-DEMANDS = st.sampled_from(
-    [Demand(cpus=1), Demand(cpus=2), Demand(gpu_share=0.3), Demand(gpu_share=0.6), Demand(gpus=1)]
+REQUESTS = st.sampled_from(
+    [
+        *map(
+            Request.of, [Demand(cpus=1), Demand(cpus=4), Demand(gpu_share=0.3), Demand(gpu_share=0.6), Demand(gpus=2)]
+        ),
+        Request(bundles=(Demand(cpus=3), Demand(cpus=3))),
+        Request(bundles=(Demand(gpu_share=0.6), Demand(gpus=1)), strategy="strict-pack"),
+        Request(bundles=(Demand(cpus=1),) * 3, strategy="strict-spread"),
+        Request(bundles=(Demand(cpus=1),), anti_affinity="db"),
+    ]
 )
 
 
@@ -39,11 +39,13 @@ class ManagerHistory(RuleBasedStateMachine):
         super().__init__()
         self.manager = Manager(SETTINGS)
         self.store: dict[str, Any] = {}
-        self.groups: dict[str, tuple[str, Demand]] = {}  # what Ray has reserved: group → node, demand
+        self.groups: dict[str, tuple[Bundle, ...]] = {}  # what Ray has reserved
         self.pending: list[CreateGroup | RemoveGroup] = []
         self.alive: set[str] = set()
+        self.answered: set[str] = set()
         self.count = 0
         self.now = 0.0
+        self.is_settled = True
 
     @initialize()
     def a_fleet(self) -> None:
@@ -51,17 +53,27 @@ class ManagerHistory(RuleBasedStateMachine):
         self.add_node()
 
     def handle(self, event: Any) -> None:
-        self.perform(self.manager.handle(event))
+        self.is_settled = isinstance(event, ev.Tick)
+        for instruction in self.manager.handle(event):
+            self.perform(instruction)
 
-    def perform(self, todo: list[Instruction]) -> None:
-        for instruction in todo:
-            match instruction:
-                case Keep(Put("allocations", key, document)):
-                    self.store[key] = document
-                case Keep(change) if change.table == "allocations":
-                    self.store.pop(change.key, None)
-                case CreateGroup() | RemoveGroup():
-                    self.pending.append(instruction)
+    def perform(self, instruction: Instruction) -> None:
+        match instruction:
+            case Keep(Put("allocations", key, document)):
+                self.store[key] = document
+            case Keep(change) if change.table == "allocations":
+                self.store.pop(change.key, None)
+            case CreateGroup():
+                # A group is created only after its intent is kept.
+                assert self.store[instruction.allocation_id]["epoch"] == instruction.epoch
+                self.pending.append(instruction)
+            case RemoveGroup():
+                self.pending.append(instruction)
+            case Granted(allocation):
+                assert allocation.group in self.groups
+                self.answered.add(allocation.id)
+            case Refused(key, _):
+                self.answered.add(key)
 
     @rule()
     def add_node(self) -> None:
@@ -76,45 +88,86 @@ class ManagerHistory(RuleBasedStateMachine):
             self.alive.remove(node)
             self.handle(ev.NodeLeft(node, self.now))
 
-    @rule(demand=DEMANDS, lease=st.sampled_from([None, 5.0]), owner=st.sampled_from(["", "job:1"]))
-    def request(self, demand: Demand, lease: float | None, owner: str) -> None:
+    @rule(node=st.integers(1, 3), cordoned=st.booleans())
+    def cordon(self, node: int, cordoned: bool) -> None:
+        self.handle(ev.NodeCordoned(f"n{node}", cordoned, self.now))
+
+    @rule(node=st.integers(1, 3), cpus=st.sampled_from([0, 10_000, 40_000]))
+    def others_use_some(self, node: int, cpus: int) -> None:
+        self.handle(ev.OthersObserved(f"n{node}", {"cpus": cpus}, 0, self.now))
+
+    @rule(
+        request=REQUESTS,
+        lease=st.sampled_from([None, 5.0]),
+        owner=st.sampled_from(["", "job:1"]),
+        priority=st.integers(0, 1),
+        wait_s=st.sampled_from([0.0, 3.0, None, None]),
+    )
+    def claim(self, request: Request, lease: float | None, owner: str, priority: int, wait_s: float | None) -> None:
         self.count += 1
-        self.handle(ev.AllocationRequested(f"a{self.count}", demand, None, owner, lease, self.now))
+        more: Any = {"lease_s": lease, "owner": owner, "priority": priority, "wait_s": wait_s}
+        claim = Claim(id=f"a{self.count}", request=request, **more)
+        self.handle(ev.Claimed(claim, self.now))
+        self.handle(ev.Claimed(claim, self.now))
 
     @rule(data=st.data(), fails=st.booleans(), twice=st.booleans())
     def ray_does_one_thing(self, data: st.DataObject, fails: bool, twice: bool) -> None:
         if not self.pending:
             return
         order = self.pending.pop(data.draw(st.integers(0, len(self.pending) - 1)))
+        outcome = self.outcome(order, fails)
         for _ in range(1 + twice):
-            self.handle(self.outcome(order, fails))
+            self.handle(outcome)
 
     def outcome(self, order: CreateGroup | RemoveGroup, fails: bool) -> Any:
         if isinstance(order, RemoveGroup):
             self.groups.pop(order.group, None)
             return ev.GroupRemoved(order.allocation_id, order.epoch, self.now)
-        if order.node_id not in self.alive or fails:
+        bundles = self.bundles_of(order)
+        if fails or bundles is None or not self.ray_has_room(bundles):
             return ev.GroupFailed(order.allocation_id, order.epoch, "no", self.now)
-        demand = Demand.parse(self.store[order.allocation_id]["demand"]) if order.allocation_id in self.store else None
-        if demand is not None:
-            self.groups[order.group] = (order.node_id, demand)
+        self.groups[order.group] = bundles
         return ev.GroupCreated(order.allocation_id, order.epoch, self.now)
 
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        if self.store:
-            self.handle(ev.ReleaseRequested(data.draw(st.sampled_from(sorted(self.store))), self.now))
+    def bundles_of(self, order: CreateGroup) -> tuple[Bundle, ...] | None:
+        """The demands behind an order; None where it was given up meanwhile."""
+        row = self.store.get(order.allocation_id)
+        if row is None or row["epoch"] != order.epoch:
+            return None
+        return Allocation.parse(row).bundles
 
-    @rule(seconds=st.sampled_from([1.0, 6.0]))
+    def ray_has_room(self, bundles: tuple[Bundle, ...]) -> bool:
+        there = [bundle for group in self.groups.values() for bundle in group]
+        return all(bundle.node_id in self.alive for bundle in bundles) and all(
+            sum(b.demand.cpu_units for b in (*there, *bundles) if b.node_id == node) <= RESOURCES.cpu_units
+            for node in self.alive
+        )
+
+    @rule(data=st.data(), knows_home=st.booleans())
+    def release(self, data: st.DataObject, knows_home: bool) -> None:
+        if self.store:
+            key = data.draw(st.sampled_from(sorted(self.store)))
+            fence = self.manager.allocation(key).group if knows_home else None
+            self.handle(ev.ReleaseRequested(key, self.now, fence))
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, 31.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         for node in sorted(self.alive):
-            self.manager.handle(ev.NodeReported(node, METRICS, self.now))
+            self.handle(ev.NodeReported(node, METRICS, self.now))
         self.handle(ev.Tick(self.now))
 
     @rule()
     def owner_ends(self) -> None:
         self.handle(ev.OwnerGone("job:1", self.now))
+
+    @rule(data=st.data())
+    def a_group_vanishes(self, data: st.DataObject) -> None:
+        held = [a for a in self.manager.allocations() if a.state == "held"]
+        if held:
+            one = data.draw(st.sampled_from(held))
+            self.groups.pop(one.group)
+            self.handle(ev.GroupVanished(one.id, one.epoch, self.now))
 
     @rule(rows_first=st.booleans())
     def crash(self, rows_first: bool) -> None:
@@ -125,37 +178,90 @@ class ManagerHistory(RuleBasedStateMachine):
         for event in [recovered, *joins] if rows_first else [*joins, recovered]:
             self.handle(event)
 
+    # -- what must hold at any time
+
+    def placed(self, *states: str) -> Iterator[Bundle]:
+        """The bundles, on nodes that are there, of allocations in these states."""
+        for allocation in self.manager.allocations():
+            if allocation.state in states:
+                yield from (bundle for bundle in allocation.bundles if bundle.node_id in self.alive)
+
     @invariant()
     def nothing_is_promised_twice(self) -> None:
+        mine = list(self.placed("reserving", "held", "releasing"))
         for node in self.alive:
-            mine = [a for a in self.manager.allocations() if a.node_id == node and a.state != "lost"]
-            assert sum(a.demand.cpu_units for a in mine) <= RESOURCES.cpu_units
+            there = [bundle for bundle in mine if bundle.node_id == node]
+            assert sum(bundle.demand.cpu_units for bundle in there) <= RESOURCES.cpu_units
             for index in range(RESOURCES.gpus):
-                assert sum(a.demand.gpu_units for a in mine if index in a.gpu_indices) <= UNITS
+                assert sum(b.demand.gpu_units for b in there if index in b.gpu_indices) <= UNITS
+
+    @invariant()
+    def all_or_nothing(self) -> None:
+        for a in self.manager.allocations():
+            assert len(a.bundles) == (0 if a.state == "waiting" else len(a.request.bundles))
+            assert a.state == "waiting" or [b.demand for b in a.bundles] == list(a.request.bundles)
+            if a.request.strategy == "strict-spread":
+                assert len(a.node_ids) == len(a.bundles)
 
     @invariant()
     def the_ledger_is_the_sum_of_the_allocations(self) -> None:
-        mine = [a for a in self.manager.allocations() if a.node_id in self.alive and a.state != "lost"]
-        assert self.manager.totals()["cpus"]["held"] == sum(a.demand.cpus for a in mine)
+        held = self.manager.totals()["cpus"]["held"]
+        known = sum(bundle.demand.cpus for bundle in self.placed("reserving", "held", "releasing"))
+        lost = sum(bundle.demand.cpus for bundle in self.placed("lost"))
+        assert known <= held <= known + lost
         assert {a.id for a in self.manager.allocations()} == set(self.store)
+
+    @invariant()
+    def who_waits_has_a_place_and_a_reason(self) -> None:
+        waiting = [a for a in self.manager.allocations() if a.state == "waiting"]
+        assert sorted(a.position or 0 for a in waiting) == list(range(1, len(waiting) + 1))
+        assert self.manager.totals()["waiting"] == len(waiting)
+        assert all(a.waits_for and a.explanation for a in waiting)
+
+    @invariant()
+    def nobody_waits_for_room_that_is_there(self) -> None:
+        """Once time has passed: whoever waits does not fit, but for nodes that are kept for the first in the order."""
+        if not self.is_settled:
+            return
+        for waiting in self.manager.allocations():
+            if waiting.state == "waiting":
+                try:
+                    self.manager._planner.plan(waiting.request, waiting.policy, for_id=waiting.id)
+                except DoesNotFit:
+                    continue
+                raise AssertionError(f"{waiting.id} fits and waits: {waiting.waits_for}")
+
+    @invariant()
+    def nodes_are_kept_for_the_first_only(self) -> None:
+        if self.is_settled:
+            first = {a.id for a in self.manager.allocations() if a.position == 1}
+            assert set(self.manager._pool.earmarks.values()) <= first
+
+    @invariant()
+    def nobody_waits_past_the_deadline(self) -> None:
+        if self.is_settled:
+            late = [a.id for a in self.manager.allocations() if a.state == "waiting" and a.wait_until is not None]
+            assert all((self.manager.allocation(key).wait_until or 0) > self.now for key in late)
 
     def teardown(self) -> None:
         """Left alone, everything settles: each held allocation has its group, and there are no others."""
-        for _ in range(100):
+        for _ in range(3):
+            self.do_all_that_is_pending()
+            self.time_passes(31.0)
+        self.do_all_that_is_pending()
+        there = {name for name, bundles in self.groups.items() if any(b.node_id in self.alive for b in bundles)}
+        allocations = self.manager.allocations()
+        assert there == {a.group for a in allocations if a.state == "held"}
+        assert {a.state for a in allocations} <= {"held", "lost", "waiting"}
+        assert {a.id for a in allocations if a.state == "held"} <= self.answered | set(self.store)
+        self.nobody_waits_for_room_that_is_there()
+
+    def do_all_that_is_pending(self) -> None:
+        for _ in range(300):
             if not self.pending:
-                break
-            order = self.pending.pop(0)
-            self.handle(self.outcome(order, fails=False))
-        self.now += 100
-        for node in sorted(self.alive):
-            self.manager.handle(ev.NodeReported(node, METRICS, self.now))
-        self.handle(ev.Tick(self.now))
-        while self.pending:
+                return
             self.handle(self.outcome(self.pending.pop(0), fails=False))
-        there = {group for group, (node, _) in self.groups.items() if node in self.alive}
-        held = {a.group for a in self.manager.allocations() if a.state == "held"}
-        assert there == held
-        assert {a.state for a in self.manager.allocations()} <= {"held", "lost"}
+        raise AssertionError("it does not come to rest")
 
 
 TestManagerHistory = ManagerHistory.TestCase

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from noodle_ray.entry.cli.cluster import print_allocations
-from noodle_ray.entry.cli.output import AsJson, console, print_json, print_table
-from noodle_ray.placement.planner import Explanation
+from noodle_ray.entry.cli.explaining import print_allocation, print_explanation
+from noodle_ray.entry.cli.output import AsJson, console, print_json
 
 AllocationId = Annotated[str, typer.Argument(help="An allocation's id, as `noodle status` shows it.")]
 
@@ -20,34 +20,16 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def explain(allocation: AllocationId, json: AsJson = False) -> None:
-    """Show which nodes were considered for an allocation, and why its node won."""
+    """Show why an allocation is where it is, or what it waits for."""
     from noodle_ray.entry.client import connect
 
     with connect() as cluster:
-        explanation = cluster.explain(allocation)
-        names = {node.id: node.name for node in cluster.nodes()}
+        explanation, snapshot = cluster.explain(allocation), cluster.snapshot()
     if json:
-        print_json(explanation)
-    else:
-        print_explanation(explanation, names)
-
-
-def print_explanation(explanation: Explanation, names: dict[str, str]) -> None:
-    filtered = ", ".join(f"{count} by {dimension}" for dimension, count in sorted(explanation.filtered.items()))
-    console.print(
-        f"policy {explanation.policy}: {explanation.considered} nodes considered, filtered out: {filtered or 'none'}",
-        highlight=False,
-    )
-    rows = [
-        [
-            "→" if candidate.node_id == explanation.chosen else "",
-            names.get(candidate.node_id, candidate.node_id[:8]),
-            f"{candidate.score:.3f}",
-            ", ".join(f"{part} {value:.3f}" for part, value in candidate.parts.items()),
-        ]
-        for candidate in explanation.candidates
-    ]
-    print_table("Candidates (higher is better)", ["", "node", "score", "leftover after placing, by dimension"], rows)
+        print_json({"allocation": snapshot.allocation(allocation), "explanation": explanation})
+        return
+    print_allocation(snapshot.allocation(allocation), snapshot)
+    print_explanation(explanation, snapshot.names)
 
 
 def allocations(json: AsJson = False) -> None:

@@ -148,7 +148,7 @@ def _amounts_of(name: str, amounts: dict[str, float]) -> list[str]:
 
 def print_allocations(allocations: list[Allocation]) -> None:
     rows = [
-        [a.id, a.state, a.node_id[:8], str(a.demand), ",".join(map(str, a.gpu_indices)) or "-", a.owner or "-"]
+        [a.id, a.state, a.node_id[:8], str(a.request), ",".join(map(str, a.gpu_indices)) or "-", a.owner or "-"]
         for a in allocations
     ]
     print_table("Allocations", ["allocation", "state", "node", "demand", "GPU index", "owner"], rows)
