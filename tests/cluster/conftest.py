@@ -84,9 +84,10 @@ def noodle_json(noodle: Callable[..., subprocess.CompletedProcess[str]]) -> Call
 
 
 def processes_named(title: str) -> list[psutil.Process]:
-    """Ray's worker processes with this title, such as "ray::NodeManager"."""
+    """This cluster's worker processes with this title, such as "ray::NodeManager"; others may run beside it."""
     return [
         process
-        for process in psutil.process_iter(["cmdline"])
+        for process in psutil.process_iter(["cmdline", "environ"])
         if process.info["cmdline"] and process.info["cmdline"][0].startswith(title) and process.pid != os.getpid()
+        if (process.info["environ"] or {}).get("RAY_TMPDIR") == os.environ["RAY_TMPDIR"]
     ]

@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from noodle_ray import Cluster, Demand
+from noodle_ray import Cluster, Demand, Request
 from noodle_ray.entry.datasets import photographs
 from noodle_ray.entry.local_cluster import LocalCluster
+from noodle_ray.errors import Conflict
 
 pytestmark = pytest.mark.ray
 
@@ -26,7 +29,68 @@ def test_status_shows_nodes_resources_and_allocations(noodle: Noodle, cluster: C
     assert "2 x A100 *" in shown
     assert "* pretended" in shown
     assert allocation.id in shown
-    assert "policy best-fit: 3 nodes considered, filtered out: 1 by gpu_share" in explained
+    assert f"{allocation.id} held, asked for" in explained
+    assert "3 considered, filtered out by gpu_share on 1" in explained
+    assert "gpu-b beats gpu-a" in explained or "gpu-a beats gpu-b" in explained
+
+
+def test_top_and_explain_show_who_waits(noodle: Noodle, noodle_json: Callable[..., Any], cluster: Cluster) -> None:
+    with cluster.allocate(Demand(gpus=4)), ThreadPoolExecutor() as pool:
+        waiting = pool.submit(cluster.hold, Demand(gpus=3), None, 7, 300)
+        try:
+            queue = eventually(lambda: noodle_json("top")["queue"])
+            shown, explained = noodle("top", "--once").stdout, noodle("explain", queue[0]["id"]).stdout
+        finally:
+            cluster.release(queue[0]["id"])
+            assert isinstance(waiting.exception(), Conflict)
+    assert "4 of 6 GPU held 66.7%" in shown
+    assert "██████ ██████ ██████ ██████" in shown
+    assert "queue 1" in shown
+    assert "waiting, asked for" in explained
+    assert "1 of 1 in the queue, priority 7" in explained
+    assert "gpus fails on 3 of 3 (best: 2)" in explained
+
+
+def eventually(ask: Callable[[], Any]) -> Any:
+    """What it answers as soon as that is something."""
+    end = time.monotonic() + 60
+    while not (answer := ask()):
+        assert time.monotonic() < end, "nothing came"
+    return answer
+
+
+def test_a_plan_on_the_live_fleet_holds_nothing(
+    noodle_json: Callable[..., Any], cluster: Cluster, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("requests: [{name: whole, count: 3, gpus: 2}, {name: giant, gpus: 8}]")
+    with cluster.allocate(Demand(gpus=2, accelerator_type="A100")):
+        result = noodle_json("plan", str(plan))
+        assert noodle_json("status")["resources"]["gpus"]["held"] == 2
+    named = {node.id: node.name for node in cluster.nodes()}
+    homes = [[named[bundle["node_id"]] for bundle in one["bundles"]] for one in result["outcomes"]]
+    assert homes == [["gpu-b"], ["gpu-b"], [], []]
+    assert [one["never"] for one in result["outcomes"]] == [False, False, False, True]
+    placed = {named[one["like"]]: one["placed"] for one in result["growth"]}
+    assert placed == {"gpu-a": ["whole-3"], "gpu-b": ["whole-3"], "head": []}
+
+
+def test_a_defragmentation_of_the_live_fleet(noodle_json: Callable[..., Any], cluster: Cluster) -> None:
+    """Two halves on two nodes; the one that may be moved joins the other."""
+    named = {node.name: node.id for node in cluster.nodes()}
+    bound = Demand(gpu_share=0.5, accelerator_type="L4")
+    free = Request(bundles=(Demand(gpu_share=0.5),), movable=True)
+    with cluster.allocate(bound):
+        cluster.cordon(named["gpu-b"])
+        try:
+            moved = cluster.hold(free)
+        finally:
+            cluster.cordon(named["gpu-b"], False)
+        proposal = noodle_json("defrag", "--dry-run")
+        cluster.release(moved.id)
+    (move,) = proposal["moves"]
+    assert (move["allocation_id"], move["source"], move["target"]) == (moved.id, named["gpu-a"], named["gpu-b"])
+    assert proposal["fragmentation_after"] < proposal["fragmentation_before"]
 
 
 def test_json_for_programs(noodle_json: Callable[..., Any]) -> None:
@@ -69,6 +133,8 @@ def test_fuse_from_the_shell(noodle_json: Callable[..., Any], noodle: Noodle) ->
         (("module", "call", "x", "f", "3"), "arguments: must be a JSON list or object"),
         (("module", "publish", "/nowhere"), "error ("),
         (("fuse",), "give at least one of text, code, image and audio"),
+        (("defrag",), "give --dry-run"),
+        (("plan", os.devnull), "document: must have requests"),
         (("node", "add", "--gpus", "2"), "give --pretend"),
         (("up",), "is running at"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,10 +52,10 @@ def this_machine() -> dict[str, Any]:
     }
 
 
-def publish(bench: str, rows: list[Row], file: Path | None) -> Report:
-    """Prints the rows as a table, and writes them as JSON where a file is named."""
+def publish(bench: str, rows: list[Row], file: Path | None, table: Callable[[], None] | None = None) -> Report:
+    """Prints the rows as a table, or as `table` prints them, and writes them as JSON where a file is named."""
     report = Report(bench=bench, machine=this_machine(), rows=tuple(rows))
-    print_table(f"bench {bench}", ["metric", "measured", "goal", "times better", "context"], map(_cells, rows))
+    (table or (lambda: _print(bench, rows)))()
     console.print(
         f"{report.machine['cpus']} CPUs, {report.machine['memory_bytes'] / 2**30:.0f} GiB, "
         f"{report.machine['system']}, Python {report.machine['python']}",
@@ -64,6 +65,10 @@ def publish(bench: str, rows: list[Row], file: Path | None) -> Report:
     if file is not None:
         file.write_text(json.dumps(report.to_json(), indent=2) + "\n")
     return report
+
+
+def _print(bench: str, rows: list[Row]) -> None:
+    print_table(f"bench {bench}", ["metric", "measured", "goal", "times better", "context"], map(_cells, rows))
 
 
 def _cells(row: Row) -> list[str]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from noodle_ray.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from noodle_ray.entry.bench.placement import Contest
+    from noodle_ray.entry.bench.report import Row
 
 app = typer.Typer(help="Benchmarks: a table here, JSON with --json FILE.", no_args_is_help=True)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the rows to this file.")]
+CPUS = os.cpu_count() or 1
+Jobs = Annotated[int, typer.Option(min=1, help="Processes; the figures do not depend on it.", show_default="CPUs")]
 
 
 @app.command()
@@ -19,3 +28,107 @@ def targets(json: JsonFile = None, seconds: Annotated[float, typer.Option(min=1,
     from noodle_ray.entry.bench.targets import measure
 
     report.publish("targets", measure(seconds), json)
+
+
+@app.command()
+def placement(
+    traces: Annotated[
+        Path | None, typer.Option(help="Directory of traces; default: traces/ in the folder that SHARED_DATA names.")
+    ] = None,
+    trace: Annotated[list[str] | None, typer.Option(help="A pod list's name; may be repeated; default: all.")] = None,
+    policies: Annotated[str, typer.Option(help="Comma-separated.")] = "noodle,fgd,best-fit,ray-hybrid",
+    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    seed_from: Annotated[int, typer.Option(min=0, help="The first one.")] = 42,
+    shuffle_names: Annotated[
+        bool, typer.Option("--shuffle-names/--keep-names", help="Nodes in a random order under new names, by seed.")
+    ] = True,
+    at: Annotated[str, typer.Option(help="Arrived GPU in % of capacity, comma-separated, 0 to 130.")] = "90,100,130",
+    json: JsonFile = None,
+    plots: Annotated[Path | None, typer.Option(file_okay=False, help="Draw TRACE.png into this folder.")] = None,
+    jobs: Jobs = CPUS,
+    latency: Annotated[bool, typer.Option("--latency", help="Time decisions instead, up to 100,000 nodes.")] = False,
+    churn: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Replay this file's arrivals and departures instead.")
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Time allocations on a local cluster instead.")] = False,
+) -> None:
+    """How much GPU each policy allocates on public traces, beside published results and an upper bound."""
+    from noodle_ray.entry.bench import report
+
+    levels, names, all_seeds = levels_of(at), names_of(policies), range(seed_from, seed_from + seeds)
+    rows: list[Row] = []
+    if churn is not None:
+        rows += _churn_rows(churn, names, all_seeds, jobs)
+    if latency:
+        rows += _latency_rows(directory_of(traces), trace or [])
+    if ray:
+        rows += _ray_rows()
+    if rows:
+        report.publish("placement", rows, json)
+        return
+    from noodle_ray.entry.bench.placement import contest_of
+
+    _replay(contest_of(directory_of(traces), trace or [], names, all_seeds, levels, shuffle_names), jobs, json, plots)
+
+
+def _replay(contest: Contest, jobs: int, json: Path | None, plots: Path | None) -> None:
+    from noodle_ray.entry.bench import placement_plots, placement_table, report
+    from noodle_ray.entry.bench.placement import measure, tasks_of
+    from noodle_ray.entry.bench.placement_rows import rows_of
+    from noodle_ray.entry.cli.output import say
+    from noodle_ray.entry.cli.progress import shown_count
+
+    with shown_count("replays and bounds", len(tasks_of(contest))) as advance:
+        outcome = measure(contest, jobs, advance)
+    report.publish("placement", rows_of(outcome), json, lambda: placement_table.show(outcome))
+    for path in placement_plots.write_plots(outcome, plots) if plots is not None else []:
+        say(f"drawn: {path}")
+
+
+def _churn_rows(file: Path, policies: list[str], seeds: range, jobs: int) -> list[Row]:
+    from noodle_ray.entry.bench.placement_churn import measure
+    from noodle_ray.entry.cli.progress import shown_count
+
+    with shown_count("replays of churn", len(policies) * len(seeds)) as advance:
+        return measure(file, policies, seeds, jobs, advance)
+
+
+def _latency_rows(directory: Path, traces: list[str]) -> list[Row]:
+    from noodle_ray.entry.bench.placement_latency import measure
+    from noodle_ray.entry.cli.progress import shown_progress
+
+    with shown_progress() as progress:
+        return measure(directory, traces[0] if traces else "default", progress)
+
+
+def _ray_rows() -> list[Row]:
+    from noodle_ray.entry.bench.placement_on_ray import measure
+
+    return measure()
+
+
+def directory_of(given: Path | None) -> Path:
+    """The directory of traces that was named, or SHARED_DATA's. Raises InvalidInput where there is neither."""
+    if given is not None:
+        return given
+    shared = os.environ.get("SHARED_DATA")
+    if shared is None or not (Path(shared) / "traces").is_dir():
+        problem = "must name a directory of traces; without it, SHARED_DATA must name a folder that has traces/"
+        raise InvalidInput.of("--traces", problem, shared or "neither")
+    return Path(shared) / "traces"
+
+
+def names_of(text: str) -> list[str]:
+    """A comma-separated list, each name once. Raises InvalidInput where it is empty."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise InvalidInput.of("--policies", "must name at least one", text)
+    return names
+
+
+def levels_of(text: str) -> list[int]:
+    """Percents in ascending order. Raises InvalidInput."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) <= 130 for part in parts):
+        raise InvalidInput.of("--at", "must be whole numbers from 0 to 130, comma-separated", text)
+    return sorted({int(part) for part in parts})

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from noodle_ray.entry.cli import allocations, bench, cluster, data, fusion, models, modules, services
+from noodle_ray.entry.cli import allocations, bench, cluster, data, fusion, models, modules, placement, services
 from noodle_ray.entry.cli.output import console, with_clear_errors
 from noodle_ray.entry.logs import configure_logs
 from noodle_ray.settings import read_settings
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 cluster.add_commands(app)
 allocations.add_commands(app)
+placement.add_commands(app)
 fusion.add_commands(app)
 app.add_typer(modules.app, name="module")
 app.add_typer(services.app, name="service")

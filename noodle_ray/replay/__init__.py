@@ -1,0 +1,1 @@
+"""Replay: public traces, played through placement."""
