@@ -15,6 +15,7 @@ _DESCRIPTIONS = {
     "queue_length": "Claims that wait for room.",
     "oldest_wait_seconds": "How long the one has waited that waits longest.",
     "allocation_ratio": "Held part of the scarcest resource.",
+    "fragmented_gpus": "Free GPU that a demand of the workload cannot be expected to use, in GPUs.",
     "ledger_differences": "Differences between our ledger and Ray that were found and repaired.",
     "gpu_corrections": "Bundles that Ray gave other GPUs than were expected.",
     "decision_ms_p50": "Time of one decision, median of the last thousand.",

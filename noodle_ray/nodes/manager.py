@@ -34,6 +34,7 @@ from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.earmarking import choose_nodes
 from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.fragmentation import fragmentation
 from noodle_ray.placement.ledger import ResourcePool
 from noodle_ray.placement.planner import Decision, Planner
 from noodle_ray.placement.policies import DEFAULT_POLICY, policy_named
@@ -78,6 +79,7 @@ class Manager:
         self._warned_at = float("-inf")
         self._differences = 0
         self._corrections = 0
+        self._measured_at, self._fragmented = -1, 0.0
 
     # -- views
 
@@ -130,9 +132,17 @@ class Manager:
             "queue_length": len(self._queue),
             "oldest_wait_seconds": self._queue.oldest_wait_s(now),
             "allocation_ratio": allocation_ratio(self._pool),
+            "fragmented_gpus": self._fragmented_gpus(),
             "ledger_differences": self._differences,
             "gpu_corrections": self._corrections,
         }
+
+    def _fragmented_gpus(self) -> float:
+        position = self._pool.columns.changes.position
+        if position != self._measured_at:  # a fleet that stood still is as fragmented as before
+            self._measured_at = position
+            self._fragmented = fragmentation(self._pool, self._planner.chooser.workload)
+        return self._fragmented
 
     def price_inputs(self) -> PriceInputs | None:
         """What new prices are to be computed from, when they are due; they come back as Priced."""

@@ -31,10 +31,14 @@ _ROUNDING = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What narrows the choice of nodes beside the demand itself."""
+    """What narrows the choice of nodes beside the demand itself.
+
+    `excluded` were tried in vain; a gang's strategy leaves `only` some, and none that it has `taken`.
+    """
 
     excluded: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
+    taken: frozenset[str] = frozenset()
     anti_affinity: str | None = None
     for_id: str = ""
 
@@ -124,6 +128,8 @@ class Chooser:
             failed["tried in vain"] = self.pool.rows_of(limits.excluded)
         if limits.only is not None:
             failed["strategy"] = ~self.pool.rows_of(limits.only)
+        elif limits.taken:
+            failed["strategy"] = self.pool.rows_of(limits.taken)
         return failed
 
     def _ranked(

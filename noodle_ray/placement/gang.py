@@ -143,7 +143,7 @@ class _Trial:
     def _place_each(self, order: Sequence[int], strict: bool) -> None:
         used: set[str] = set()
         for number in order:
-            apart = replace(self._limits, excluded=self._limits.excluded | used)
+            apart = replace(self._limits, taken=frozenset(used))
             try:
                 found = self._chooser.explain(self._request.bundles[number], self._policy, apart)
             except DoesNotFit:

@@ -58,7 +58,7 @@ class Planner:
 
         Raises DoesNotFit with the reason per dimension, NotFound for an unknown policy.
         """
-        limits = Limits(excluded, None, request.anti_affinity, for_id)
+        limits = Limits(excluded, anti_affinity=request.anti_affinity, for_id=for_id)
         if len(request.bundles) > 1:
             return Decision(*gang.place(self.chooser, request, policy, limits))
         demand = request.bundles[0]

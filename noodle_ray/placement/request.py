@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from noodle_ray.base_model import Model
 from noodle_ray.resources import Demand
@@ -23,10 +23,18 @@ class Request(Model):
     be moved to another node by defragmentation. Raises InvalidInput.
     """
 
-    bundles: Annotated[tuple[Demand, ...], Field(min_length=1, max_length=BUNDLES_AT_MOST)]
+    bundles: tuple[Demand, ...]
     strategy: Strategy = "pack"
     anti_affinity: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     movable: bool = False
+
+    @field_validator("bundles")
+    @classmethod
+    def _are_some(cls, bundles: tuple[Demand, ...]) -> tuple[Demand, ...]:
+        # Not a length on the field: that would be found at fault too whenever one of the bundles is.
+        if not 1 <= len(bundles) <= BUNDLES_AT_MOST:
+            raise ValueError(f"must be 1 to {BUNDLES_AT_MOST} demands")
+        return bundles
 
     @classmethod
     def of(cls, wanted: Demand | Request) -> Request:

@@ -280,3 +280,11 @@ def test_rows_survive_json() -> None:
 def test_what_is_no_event_is_refused() -> None:
     with pytest.raises(TypeError, match="no event"):
         Manager(SETTINGS).handle("hello")  # type: ignore[arg-type]
+
+
+def test_figures_follow_what_is_free() -> None:
+    manager = manager_with("n1", cpus=4, gpus=1)
+    assert manager.figures(0.0)["fragmented_gpus"] == 0.0
+    held(manager, "a", Demand(gpu_share=0.9))
+    assert manager.figures(0.0)["fragmented_gpus"] == pytest.approx(0.1)
+    assert manager.figures(0.0)["queue_length"] == 0
