@@ -13,9 +13,9 @@ from noodle_ray.placement.explanation import Candidate, Explanation
 from noodle_ray.placement.ledger import ResourcePool
 from noodle_ray.placement.policies import DEFAULT_POLICY, Parts, Policy, View, policy_named, valued_parts
 from noodle_ray.placement.prices import ENOUGH_SEEN, PriceInputs, Prices, compute
-from noodle_ray.placement.refusal import refuse
 from noodle_ray.placement.request import Request
 from noodle_ray.placement.scoreboard import Scoreboard
+from noodle_ray.placement.shortage import refuse
 from noodle_ray.placement.valuation import NEVER, Ask
 from noodle_ray.placement.workload import Workload
 from noodle_ray.resources import Demand
