@@ -40,7 +40,8 @@ class Journal:
     async def kept(self) -> None:
         """Returns when all that was added so far is in the store. Waits for a store that is away."""
         self._start()
-        await asyncio.shield(self._kept)
+        if not self._kept.done():
+            await asyncio.shield(self._kept)
 
     def _start(self) -> None:
         if self._changes and self._writing is None:
