@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -138,6 +139,7 @@ def end(head: subprocess.Popen[bytes], runtime: Path) -> None:
         if (process.info["environ"] or {}).get("RAY_TMPDIR") == str(runtime) and process.pid != os.getpid():
             process.kill()
     head.wait(15)
+    shutil.rmtree(runtime, ignore_errors=True)
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> bool:

@@ -49,8 +49,7 @@ class ManagerHistory(RuleBasedStateMachine):
 
     @initialize()
     def a_fleet(self) -> None:
-        self.add_node()
-        self.add_node()
+        self.add_node()  # a small one: who claims something often has to wait
 
     def handle(self, event: Any) -> None:
         self.is_settled = isinstance(event, ev.Tick)
@@ -142,6 +141,10 @@ class ManagerHistory(RuleBasedStateMachine):
             sum(b.demand.cpu_units for b in (*there, *bundles) if b.node_id == node) <= RESOURCES.cpu_units
             for node in self.alive
         )
+
+    @rule()
+    def ray_catches_up(self) -> None:
+        self.do_all_that_is_pending()
 
     @rule(data=st.data(), knows_home=st.booleans())
     def release(self, data: st.DataObject, knows_home: bool) -> None:
