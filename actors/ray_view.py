@@ -14,7 +14,7 @@ from noodle_ray.actors import ray_state
 
 log = structlog.get_logger()
 
-LOOK_AGAIN_S = 0.002
+LOOK_AGAIN_S = 0.005
 """The pause between two looks; nodes report every 10 ms in clusters of ours, every 100 ms in others."""
 Amounts = Mapping[str, Mapping[str, float]]
 

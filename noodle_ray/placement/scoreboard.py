@@ -12,7 +12,7 @@ from noodle_ray.placement.market import Market
 from noodle_ray.placement.prices import Prices
 from noodle_ray.placement.valuation import Ask
 
-BYTES_AT_MOST = 96 * 2**20
+BYTES_AT_MOST = 128 * 2**20
 """For all scores that are kept."""
 
 MARKET_EVERY = 20

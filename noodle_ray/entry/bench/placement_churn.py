@@ -12,7 +12,7 @@ import numpy as np
 from noodle_ray.entry.bench.placement import figure_of
 from noodle_ray.entry.bench.placement_processes import each
 from noodle_ray.entry.bench.report import Row
-from noodle_ray.replay.churn import PATIENCE_S, ChurnRun, Queueing, replay_churn
+from noodle_ray.replay.churn import ChurnRun, Queueing, replay_churn
 from noodle_ray.replay.contenders import contender_named
 from noodle_ray.replay.instances import Instance, fleet_short_of_gpus, read_instances
 
@@ -31,7 +31,10 @@ class _Trial:
 def measure(
     file: Path, policies: Sequence[str], seeds: Sequence[int], jobs: int, advance: Callable[[], None]
 ) -> list[Row]:
-    """Means over the seeds, for each policy. Raises NotFound for a policy or file, InvalidInput for a bad file."""
+    """Means over the seeds, for each policy; who has waited an hour gives up and counts as rejected.
+
+    Raises NotFound for a policy or a file that is not there, InvalidInput for a bad file.
+    """
     for policy in policies:
         contender_named(policy)
     _read(file)
@@ -64,7 +67,7 @@ def _rows(policy: str, runs: Sequence[ChurnRun]) -> Iterator[Row]:
 
 
 def _queueing_rows(policy: str, work: str, queues: Sequence[Queueing]) -> Iterator[Row]:
-    context: Context = {"work": work, "instances": queues[0].instances, "patience_s": PATIENCE_S}
+    context: Context = {"work": work, "of": queues[0].instances}
     yield _row("churn_waited_s_mean", [queue.waited_mean_s for queue in queues], "s", policy, context)
     yield _row("churn_waited_s_p99", [queue.waited_p99_s for queue in queues], "s", policy, context)
     yield _row("churn_rejected_percent", [queue.rejected_percent for queue in queues], "%", policy, context)
@@ -73,6 +76,6 @@ def _queueing_rows(policy: str, work: str, queues: Sequence[Queueing]) -> Iterat
 def _row(metric: str, values: Sequence[float], unit: str, policy: str, more: Context) -> Row:
     """The mean over the seeds. What is allocated is better when higher, waits and rejections when lower."""
     figure = figure_of(np.array(values))
-    context: Context = {"policy": policy, "seeds": figure.seeds, "sd": round(figure.deviation, 3)} | more
+    context: Context = {"policy": policy, "seeds": figure.seeds, "sd": round(figure.deviation, 3), **more}
     better = "higher" if metric == "churn_gpu_allocated_percent" else "lower"
     return Row(metric=metric, value=figure.mean, unit=unit, better=better, context=context)

@@ -28,7 +28,7 @@ from noodle_ray.resources import Demand
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
 NUMPY_SIZES = (1_000, 10_000)
 ANEW_SIZE = 10_000
-DECISIONS, ANEW_DECISIONS, WARM_UP = 2_000, 100, 1_000
+DECISIONS, ANEW_DECISIONS, WARM_UP = 2_000, 100, 2_000
 SEED = 1_000_000
 
 P99_GOALS_MS = {10_000: 1.0, 100_000: 5.0}
@@ -39,7 +39,7 @@ Context = dict[str, str | int | float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Size:
+class Size:
     """One measurement: on so many nodes of a trace."""
 
     directory: Path
@@ -58,11 +58,11 @@ def measure(directory: Path, trace: str, progress: Callable[[str], None]) -> lis
     rows: list[Row] = []
     for nodes in SIZES:
         progress(f"{nodes:,} nodes")
-        rows += alone(measure_size, _Size(directory, trace, nodes))
-    return [*rows, *_growth(rows)]
+        rows += alone(measure_size, Size(directory, trace, nodes))
+    return [*rows, *growth(rows)]
 
 
-def measure_size(size: _Size) -> list[Row]:
+def measure_size(size: Size) -> list[Row]:
     """The rows for one size; machine code must be warm."""
     found = find_traces(size.directory)
     pods = read_pods(found.pods[size.trace])
@@ -179,7 +179,7 @@ def _memory_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
-def _growth(rows: Sequence[Row]) -> Iterator[Row]:
+def growth(rows: Sequence[Row]) -> Iterator[Row]:
     """By which power of the number of nodes the time grows: the slope of logarithms."""
     for metric in ("decision_ms_p50", "decision_ms_p99", "choose_ms_p50", "choose_ms_p99"):
         points = [

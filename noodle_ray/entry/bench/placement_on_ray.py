@@ -1,4 +1,4 @@
-"""Allocations end to end on a cluster that is started for it: how fast, how many a second, and how they change hands."""
+"""Allocations end to end on a cluster started for it: how fast, how many a second, and how they change hands."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ ONE_GPU = Demand(gpus=1)
 
 def measure() -> list[Row]:
     """Every row. The cluster's second node is pretended, and has room for many allocations and few GPUs."""
-    pretended = NodeResources.of(cpus=64, memory="64GiB", gpus=GPUS)
-    options = launch.UpOptions(workers=(NodeOptions("127.0.0.3", "pretended", pretended),))
+    resources = NodeResources.of(cpus=64, memory="64GiB", gpus=GPUS)
+    options = launch.UpOptions(workers=(NodeOptions("127.0.0.3", "pretended", resources, pretended=True),))
     with local_cluster(options, say), connect() as client:
         time.sleep(SETTLING_S)  # a cluster that was just started still is busy with itself
         say("timing allocations one by one, then many at once, then handovers")
@@ -117,5 +117,5 @@ async def _handover_ms(cluster: AsyncCluster) -> list[float]:
 
 
 async def _is_waiting(cluster: AsyncCluster) -> None:
-    while not any(allocation.state == "waiting" for allocation in await cluster.allocations()):
+    while not any(allocation.state == "waiting" for allocation in await cluster.allocations()):  # noqa: ASYNC110  (only asking tells)
         await asyncio.sleep(0.005)

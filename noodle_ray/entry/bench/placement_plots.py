@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from noodle_ray.entry.bench.placement import Outcome
 from noodle_ray.entry.bench.placement_rows import RIVAL
+from noodle_ray.errors import Unavailable
 from noodle_ray.placement.policies import DEFAULT_POLICY
 from noodle_ray.replay.published import LAST_LEVEL
 
@@ -19,6 +21,12 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 """Okabe and Ito's, which people who see colours otherwise tell apart too."""
 
 _LEVELS = np.arange(FIRST_LEVEL, LAST_LEVEL + 1)
+
+
+def require_matplotlib() -> None:
+    """To be asked before hours are spent on what then cannot be drawn. Raises Unavailable."""
+    if find_spec("matplotlib") is None:
+        raise Unavailable("pictures need matplotlib: pip install 'noodle-ray[bench]'")
 
 
 def write_plots(outcome: Outcome, directory: Path) -> list[Path]:

@@ -52,7 +52,7 @@ def rows_of(outcome: Outcome) -> list[Row]:
             rows += _published_rows(outcome, trace, at)
             for policy in outcome.contest.policies:
                 rows += _allocated_rows(outcome, trace, policy, at)
-    return [*rows, *_mean_rows(outcome), *_margin_rows(outcome)]
+    return [*rows, *_mean_rows(outcome), *margin_rows(outcome)]
 
 
 def _bound_row(outcome: Outcome, trace: str, at: int) -> Row:
@@ -117,7 +117,8 @@ def _mean_rows(outcome: Outcome) -> Iterator[Row]:
                 yield _higher("gpu_allocated_percent", figure.mean, context, mean_goal(outcome, policy, at))
 
 
-def _margin_rows(outcome: Outcome) -> Iterator[Row]:
+def margin_rows(outcome: Outcome) -> Iterator[Row]:
+    """How far our default is below published FGD where it is worst; nothing where that cannot be told."""
     traces, contest = published_traces(outcome), outcome.contest
     if not traces or DEFAULT_POLICY not in contest.policies or GOAL_LEVEL not in contest.at:
         return

@@ -10,11 +10,12 @@ from noodle_ray.entry.bench.placement_rows import (
     MEAN,
     efficiency,
     goal_of,
+    margin_rows,
     mean_figure,
     mean_goal,
     published_traces,
 )
-from noodle_ray.entry.cli.output import print_table
+from noodle_ray.entry.cli.output import print_table, say
 from noodle_ray.replay.published import Figure
 
 
@@ -28,6 +29,9 @@ def show(outcome: Outcome) -> None:
     names = "shuffled" if contest.shuffled else "kept"
     title = f"GPU allocated in % of capacity when x % has been asked for; {seeds}, node names {names}"
     print_table(title, columns, _lines(outcome))
+    for row in margin_rows(outcome):
+        worst, below = row.context["worst trace"], row.value or 0.0
+        say(f"at most {below:.2f} points below published FGD (worst: {worst}; goal: {row.goal} at most)")
 
 
 def level_of(outcome: Outcome) -> int:

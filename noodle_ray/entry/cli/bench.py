@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Benchmarks: a table here, JSON with --json FILE.", no_args_is_help=True)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the rows to this file.")]
+POLICIES = "noodle,noodle+moves,noodle-on-ray,fgd,best-fit,ray-hybrid"
 CPUS = os.cpu_count() or 1
 Jobs = Annotated[int, typer.Option(min=1, help="Processes; the figures do not depend on it.", show_default="CPUs")]
 
@@ -36,7 +37,7 @@ def placement(
         Path | None, typer.Option(help="Directory of traces; default: traces/ in the folder that SHARED_DATA names.")
     ] = None,
     trace: Annotated[list[str] | None, typer.Option(help="A pod list's name; may be repeated; default: all.")] = None,
-    policies: Annotated[str, typer.Option(help="Comma-separated.")] = "noodle,fgd,best-fit,ray-hybrid",
+    policies: Annotated[str, typer.Option(help="Comma-separated.")] = POLICIES,
     seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
     seed_from: Annotated[int, typer.Option(min=0, help="The first one.")] = 42,
     shuffle_names: Annotated[
@@ -78,6 +79,8 @@ def _replay(contest: Contest, jobs: int, json: Path | None, plots: Path | None) 
     from noodle_ray.entry.cli.output import say
     from noodle_ray.entry.cli.progress import shown_count
 
+    if plots is not None:
+        placement_plots.require_matplotlib()
     with shown_count("replays and bounds", len(tasks_of(contest))) as advance:
         outcome = measure(contest, jobs, advance)
     report.publish("placement", rows_of(outcome), json, lambda: placement_table.show(outcome))
