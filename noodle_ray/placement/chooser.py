@@ -11,7 +11,15 @@ from noodle_ray.placement import kernels
 from noodle_ray.placement.columns import CPUS, MEMORY, Bools, Ints
 from noodle_ray.placement.explanation import Candidate, Explanation
 from noodle_ray.placement.ledger import ResourcePool
-from noodle_ray.placement.policies import DEFAULT_POLICY, Parts, Policy, View, policy_named, valued_parts
+from noodle_ray.placement.policies import (
+    DEFAULT_POLICY,
+    Parts,
+    Policy,
+    View,
+    custom_penalty,
+    policy_named,
+    valued_parts,
+)
 from noodle_ray.placement.prices import ENOUGH_SEEN, PriceInputs, Prices, compute
 from noodle_ray.placement.request import Request
 from noodle_ray.placement.scoreboard import Scoreboard
@@ -112,7 +120,8 @@ class Chooser:
         named, kinds = policy_named(policy), self.pool.kind_matches(demand)
         if named.weights is not None:
             special = _any(self.pool.special_failures(demand) | self.pool.custom_failures(demand))
-            rows, _ = self.board(policy).best(Ask.of(demand, own_choice), kinds, special, 1)
+            penalty = custom_penalty(self.pool, demand, named.weights)
+            rows, _ = self.board(policy).best(Ask.of(demand, own_choice), kinds, special, 1, penalty)
         else:
             rows, _ = self._ranked(named, policy, demand, Limits(), self.failures(demand, Limits()))
         return int(rows[0]) if len(rows) else None
@@ -140,8 +149,9 @@ class Chooser:
         if named.weights is not None:
             board = self.board(policy)
             blocked = _any({name: column for name, column in failed.items() if name not in _SCORED})
-            best, extra = board.best(Ask.of(demand), kinds, blocked, SHOWN)
-            return best, valued_parts(self.pool, best, demand, board.prices, extra)
+            penalty = custom_penalty(self.pool, demand, named.weights)
+            best, extra = board.best(Ask.of(demand), kinds, blocked, SHOWN, penalty)
+            return best, valued_parts(self.pool, best, demand, board.prices, extra, penalty)
         assert named.score is not None
         unfit = _any(failed)
         rows = np.arange(len(self.pool.columns)) if unfit is None else np.flatnonzero(~unfit)

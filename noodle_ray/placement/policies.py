@@ -143,12 +143,29 @@ def policy_named(name: str) -> Policy:
     return POLICIES[name]
 
 
-def valued_parts(pool: ResourcePool, rows: Ints, demand: Demand, prices: Prices, surcharges: Ints) -> dict[str, Floats]:
-    """The penalties of a policy by valuation, in GPUs, for rows on which the demand fits."""
+def custom_penalty(pool: ResourcePool, demand: Demand, weights: Weights) -> Ints | None:
+    """What the custom resources that stay free beside the demand cost each node; None where it wants none.
+
+    The valuation does not know them: they go where they fit best.
+    """
+    wanted = {name: units for name, units in demand.custom_units.items() if units}
+    if not wanted or not weights.custom_left:
+        return None
+    left = [(pool.free(name) - units) / np.maximum(pool.total(name), 1) for name, units in sorted(wanted.items())]
+    penalty: Ints = np.rint(np.sum(left, axis=0).clip(min=0) * (weights.custom_left * SCALE)).astype(np.int64)
+    return penalty
+
+
+def valued_parts(
+    pool: ResourcePool, rows: Ints, demand: Demand, prices: Prices, surcharges: Ints, penalty: Ints | None = None
+) -> dict[str, Floats]:
+    """The penalties of a policy by valuation, in GPUs, for rows on which the demand fits; `penalty` by all rows."""
     parts, _ = kernels.cost_parts(rows, prices, pool.columns, Ask.of(demand))
     units = demand.gpu_units * demand.gpu_count
-    scarcity = surcharges[pool.columns.vector("kind")[rows]] * units
-    return {name: part / SCALE for name, part in {**parts, "scarcity": scarcity}.items() if part.any()}
+    parts["scarcity"] = surcharges[pool.columns.vector("kind")[rows]] * units
+    if penalty is not None:
+        parts["custom"] = penalty[rows]
+    return {name: part / SCALE for name, part in parts.items() if part.any()}
 
 
 def calculate_fit_score(
@@ -168,6 +185,7 @@ def calculate_fit_score(
         columns: Parts = chosen.score(View(pool, rows, np.random.default_rng(0)), demand)
     else:
         known = prices or compute(PriceInputs.of(pool.columns, Workload(), chosen.weights))
-        columns = valued_parts(pool, rows, demand, known, np.zeros(len(pool.columns.kinds), np.int64))
+        none = np.zeros(len(pool.columns.kinds), np.int64)
+        columns = valued_parts(pool, rows, demand, known, none, custom_penalty(pool, demand, chosen.weights))
     parts = {name: float(column[0]) for name, column in columns.items()}
     return -sum(parts.values()), parts

@@ -48,7 +48,8 @@ ASSUMED = (_assumed(1, 0.6), _assumed(0.5, 0.2), _assumed(0.25, 0.2))
 class Weights:
     """How much each part counts: GPUs of score for a GPU of it, or for each that stays free on the chosen node.
 
-    `memory_plenty`: memory counts as if there were so many times as much, for it is rarely what runs out first. The
+    `memory_plenty`: memory counts as if there were so many times as much, for it is rarely what runs out first.
+    `custom_left`: for all of a custom resource of a node that the demand asks for and leaves free. The
     defaults were found by random search over arrivals of other seeds than those reported (docs/placement.md).
     """
 
@@ -62,10 +63,11 @@ class Weights:
     gpu_left: float = 0.000375
     cpu_left: float = 0.00023
     memory_left_gib: float = 0.000002
+    custom_left: float = 1.0
 
 
 FGD_WEIGHTS = Weights(
-    usable=1, usable_gang=1, worth=0, balance=0, scarcity=0, gpu_left=0, cpu_left=0, memory_left_gib=0
+    usable=1, usable_gang=1, worth=0, balance=0, scarcity=0, gpu_left=0, cpu_left=0, memory_left_gib=0, custom_left=0
 )
 
 

@@ -10,7 +10,7 @@ from noodle_ray.placement import kernels
 from noodle_ray.placement.columns import Bools, Columns, Ints
 from noodle_ray.placement.market import Market
 from noodle_ray.placement.prices import Prices
-from noodle_ray.placement.valuation import Ask
+from noodle_ray.placement.valuation import NEVER, Ask
 
 BYTES_AT_MOST = 128 * 2**20
 """For all scores that are kept."""
@@ -55,12 +55,16 @@ class Scoreboard:
         """Whether the prices have a table for each accelerator type of the fleet."""
         return len(self._columns.kinds) <= int(self.prices.usable.shape[0])
 
-    def best(self, ask: Ask, allowed: Bools, blocked: Bools | None, count: int) -> tuple[Ints, Ints]:
+    def best(
+        self, ask: Ask, allowed: Bools, blocked: Bools | None, count: int, penalty: Ints | None = None
+    ) -> tuple[Ints, Ints]:
         """The best nodes' rows, best first, and the surcharges that they were found with.
 
-        `allowed` by kind, `blocked` by row (see `kernels.best_rows`).
+        `allowed` by kind, `blocked` by row (see `kernels.best_rows`), `penalty` by row: taken off the scores.
         """
         scores, extra = self.scores(ask), self._surcharges_now()
+        if penalty is not None:
+            scores = np.where(scores == NEVER, NEVER, scores - penalty)
         units = ask.gpu_units * ask.gpu_count
         return kernels.best_rows(scores, self._columns, extra, units, allowed, blocked, count), extra
 

@@ -1,4 +1,4 @@
-"""Allocations end to end on a cluster started for it: how fast, how many a second, and how they change hands."""
+"""Allocations end to end on a cluster started for it, beside plain placement groups of Ray on the same cluster."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+from noodle_ray.actors import ray_state
+from noodle_ray.actors.groups import GROUP_TIMEOUT_S
 from noodle_ray.entry import launch
 from noodle_ray.entry.aio import AsyncCluster
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.bench.timing import percentile
 from noodle_ray.entry.cli.output import say
 from noodle_ray.entry.client import Cluster, connect
-from noodle_ray.entry.local_cluster import local_cluster
+from noodle_ray.entry.components import start_actors
+from noodle_ray.entry.local_cluster import bare_ray
+from noodle_ray.entry.ray_connection import connection
 from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.nodes.instructions import PinnedBundle
 from noodle_ray.resources import Demand, NodeResources
 
 ALLOCATIONS, HANDOVERS, WARM_UP = 300, 100, 20
@@ -35,10 +40,14 @@ def measure() -> list[Row]:
     """Every row. The cluster's second node is pretended, and has room for many allocations and few GPUs."""
     resources = NodeResources.of(cpus=64, memory="64GiB", gpus=GPUS)
     options = launch.UpOptions(workers=(NodeOptions("127.0.0.3", "pretended", resources, pretended=True),))
-    with local_cluster(options, say), connect() as client:
-        time.sleep(SETTLING_S)  # a cluster that was just started still is busy with itself
-        say("timing allocations one by one, then many at once, then handovers")
-        return [*_one_by_one(client), *_sustained(client), *_handovers(client)]
+    with bare_ray(say, options) as cluster, connection(cluster.file.address):
+        start_actors(cluster.settings)
+        with connect(cluster.file.address) as client:
+            time.sleep(SETTLING_S)  # a cluster that was just started still is busy with itself
+            say("timing allocations one by one, then many at once, then handovers, then Ray alone")
+            ours = [*_one_by_one(client), *_sustained(client), *_handovers(client)]
+            node = next(node.id for node in client.nodes() if node.pretended)
+            return [*ours, *_ray_alone(node)]
 
 
 def _one_by_one(client: Cluster) -> Iterator[Row]:
@@ -57,6 +66,21 @@ def _allocate_ms(client: Cluster) -> float:
     taken = (time.perf_counter() - start) * 1000
     client.release(held.id)
     return taken
+
+
+def _ray_alone(node_id: str) -> Iterator[Row]:
+    """The rival: a pinned group asked for and waited for by this process, without ledger, store or queue."""
+    bundle = PinnedBundle(node_id, SMALL.ray_resources())
+    taken = []
+    for number in range(WARM_UP + ALLOCATIONS):
+        start = time.perf_counter()
+        group_id, _ = ray_state.create_group(f"rival-{number}", [bundle], GROUP_TIMEOUT_S)
+        taken.append((time.perf_counter() - start) * 1000)
+        ray_state.remove_group(group_id)
+        time.sleep(0.02)  # its node has reported that it is free
+    for percent in ALLOCATE_GOALS_MS:
+        value = percentile(taken[WARM_UP:], percent)
+        yield Row(metric=f"allocate_ms_p{percent}", value=value, unit="ms", context={"rival": "Ray alone"})
 
 
 def _sustained(client: Cluster) -> Iterator[Row]:
