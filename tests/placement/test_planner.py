@@ -241,3 +241,16 @@ def test_limits_to_some_nodes() -> None:
     assert found.chosen == "gpu"
     assert found.filtered == {"strategy": 2}
     assert np.isfinite(found.candidates[0].score)
+
+
+def test_custom_resources_go_where_they_fit_best() -> None:
+    pool = pool_of(
+        wide=NodeResources.of(cpus=8, custom_units={"disk": 80_000}),
+        tight=NodeResources.of(cpus=8, custom_units={"disk": 20_000}),
+    )
+    decision = plan(pool, Demand(cpus=1, custom={"disk": 2}), "noodle")
+    assert node_of(decision) == "tight"
+    assert decision.explanation.candidates[1].parts["custom"] == pytest.approx(0.75)
+    score, parts = calculate_fit_score(pool, "wide", Demand(cpus=1, custom={"disk": 2}))
+    assert parts["custom"] == pytest.approx(0.75)
+    assert score == pytest.approx(decision.explanation.candidates[1].score)
