@@ -61,7 +61,7 @@ def test_an_allocation_over_http_ends_with_its_lease(http: httpx.Client, cluster
         http.post(ALLOCATIONS, json={"demand": {"cpus": 1, "gpu_share": 0.5}, "lease_s": 2}).raise_for_status().json()
     )
     path = f"{ALLOCATIONS}/{made['id']}"
-    assert http.get(f"{path}/explain").json()["chosen"] == made["node_id"]
+    assert http.get(f"{path}/explain").json()["chosen"] == made["bundles"][0]["node_id"]
     http.post(f"{path}/renew").raise_for_status()
     assert http.get(path).json()["state"] == "held"
     deadline = time.monotonic() + 15
