@@ -1,11 +1,20 @@
-"""The public traces, where they are at hand."""
+"""What every test meets: logging as it was before, and the public traces where they are at hand."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_its_own() -> Iterator[None]:
+    """A command under test sets its process's logging up, on a stream that closes with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
