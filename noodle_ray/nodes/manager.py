@@ -13,8 +13,8 @@ from functools import singledispatchmethod
 from typing import Any
 
 from noodle_ray.errors import Conflict, DoesNotFit, NoodleError, NotFound, Unavailable
-from noodle_ray.nodes import events, scaling
-from noodle_ray.nodes.figures import EFFICIENT, allocation_ratio, sums
+from noodle_ray.nodes import events
+from noodle_ray.nodes.figures import allocation_ratio, sums
 from noodle_ray.nodes.instructions import (
     AskForNodes,
     CreateGroup,
@@ -29,26 +29,24 @@ from noodle_ray.nodes.instructions import (
     RemoveGroup,
 )
 from noodle_ray.nodes.membership import SUSPECT_AFTER_HEARTBEATS, Membership, Node, Silence
+from noodle_ray.nodes.scaling import Scaling
 from noodle_ray.nodes.snapshot import Snapshot
+from noodle_ray.nodes.watch import Watch
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
-from noodle_ray.placement.earmarking import choose_nodes
+from noodle_ray.placement.earmarking import Earmark
 from noodle_ray.placement.explanation import Explanation
-from noodle_ray.placement.fragmentation import fragmentation
 from noodle_ray.placement.ledger import ResourcePool
 from noodle_ray.placement.planner import Decision, Planner
 from noodle_ray.placement.policies import DEFAULT_POLICY, policy_named
 from noodle_ray.placement.prices import PriceInputs
 from noodle_ray.placement.refusal import Refusal
-from noodle_ray.placement.waiting import PATIENCE_S, Turn, WaitingQueue
+from noodle_ray.placement.waiting import WaitingQueue
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Delete, Put
 
 HOMES_TRIED = 3
 """Homes that a request is tried in, where Ray does not reserve what the ledger holds for free."""
-
-WARN_EVERY_S = 60.0
-"""The least time between two warnings that somebody waits although much is free."""
 
 Instructions = list[Instruction]
 
@@ -72,14 +70,9 @@ class Manager:
         self._cordoned_before: frozenset[str] = frozenset()
         self._others: dict[str, events.OthersObserved] = {}
         self._may_fit = False
-        self._kept_for: str | None = None
-        self._node_types: tuple[scaling.NodeType, ...] = ()
-        self._asked_for: tuple[scaling.Room, ...] = ()
-        self._asked_at = 0.0
-        self._warned_at = float("-inf")
-        self._differences = 0
-        self._corrections = 0
-        self._measured_at, self._fragmented = -1, 0.0
+        self._earmark = Earmark(self._pool, self._emptied)
+        self._scaling = Scaling()
+        self._watch = Watch(self._pool, self._planner.chooser.workload)
 
     # -- views
 
@@ -115,7 +108,7 @@ class Manager:
     def totals(self) -> dict[str, Any]:
         """The fleet in sums (see `figures.sums`), `allocation_ratio`, and how many nodes and allocations there are."""
         counts = {"nodes": len(self._members.nodes()), "allocations": len(self._allocations)}
-        waiting = {"waiting": len(self._queue), "ledger_differences": self._differences}
+        waiting = {"waiting": len(self._queue), "ledger_differences": self._watch.differences}
         return {**counts, **waiting, "allocation_ratio": allocation_ratio(self._pool), **sums(self._pool)}
 
     def snapshot(self, now: float) -> Snapshot:
@@ -128,21 +121,8 @@ class Manager:
 
     def figures(self, now: float) -> dict[str, float]:
         """What is worth watching, as plain numbers."""
-        return {
-            "queue_length": len(self._queue),
-            "oldest_wait_seconds": self._queue.oldest_wait_s(now),
-            "allocation_ratio": allocation_ratio(self._pool),
-            "fragmented_gpus": self._fragmented_gpus(),
-            "ledger_differences": self._differences,
-            "gpu_corrections": self._corrections,
-        }
-
-    def _fragmented_gpus(self) -> float:
-        position = self._pool.columns.changes.position
-        if position != self._measured_at:  # a fleet that stood still is as fragmented as before
-            self._measured_at = position
-            self._fragmented = fragmentation(self._pool, self._planner.chooser.workload)
-        return self._fragmented
+        waiting = {"queue_length": len(self._queue), "oldest_wait_seconds": self._queue.oldest_wait_s(now)}
+        return {**waiting, **self._watch.figures()}
 
     def price_inputs(self) -> PriceInputs | None:
         """What new prices are to be computed from, when they are due; they come back as Priced."""
@@ -287,7 +267,7 @@ class Manager:
         bundle = allocation.bundles[event.bundle]
         if bundle.gpu_indices == event.gpu_indices:
             return []
-        self._corrections += 1
+        self._watch.corrections += 1
         self._pool.correct_gpus(allocation.id, event.bundle, event.gpu_indices)
         corrected = self._put(allocation.model_copy(update={"bundles": self._pool.bundles(allocation.id)}))
         details = {"allocation": allocation.id, "expected": bundle.gpu_indices, "picked": event.gpu_indices}
@@ -296,7 +276,7 @@ class Manager:
 
     @handle.register
     def _(self, event: events.NodeTypesSeen) -> Instructions:
-        self._node_types = event.types
+        self._scaling.types = event.types
         return []
 
     @handle.register
@@ -371,7 +351,7 @@ class Manager:
 
     def _could_launch(self, allocation: Allocation) -> bool:
         fleet = [(node.id, node.resources) for node in self._members.nodes()]
-        return scaling.could_launch(allocation.request, fleet, self._node_types)
+        return self._scaling.could_launch(allocation.request, fleet)
 
     def _note_refusal(self, allocation: Allocation, refusal: Refusal) -> Allocation:
         why = Explanation(
@@ -398,7 +378,7 @@ class Manager:
             "explanation": decision.explanation,
         }
         reserving = self._put(allocation.model_copy(update=update))
-        self._lift_earmark_of(allocation.id)
+        self._earmark.lift(allocation.id)
         return [self._keep(reserving), self._create(reserving)]
 
     def _create(self, allocation: Allocation) -> CreateGroup:
@@ -495,8 +475,8 @@ class Manager:
         return [self._differs(f"{event.group} belongs to no allocation: removed"), _remove_unknown(event.group)]
 
     def _differs(self, message: str) -> Notice:
-        self._differences += 1
-        return Notice("ledger_difference", message, {"differences": self._differences}, warns=True)
+        self._watch.differences += 1
+        return Notice("ledger_difference", message, {"differences": self._watch.differences}, warns=True)
 
     # -- leases and ends
 
@@ -562,33 +542,9 @@ class Manager:
     def _move_earmark(self, now: float) -> bool:
         """Keeps nodes for the first who waits once its patience is over. Says whether others may now have some back."""
         first = self._queue.first
-        lifted = False
-        if self._kept_for is not None and not self._is_well_kept(first):
-            lifted = self._lift_earmark_of(self._kept_for)
-        if first is not None and self._kept_for is None and now - first.since >= PATIENCE_S:
-            request = self._allocations[first.allocation_id].request
-            nodes = choose_nodes(request, self._pool, self._emptied)
-            if nodes:
-                self._pool.earmark(nodes, first.allocation_id)
-                self._kept_for = first.allocation_id
-        return lifted
-
-    def _is_well_kept(self, first: Turn | None) -> bool:
-        """Whether it is the first for whom nodes are kept, and all of them still take work."""
-        if first is None or self._kept_for != first.allocation_id:
-            return False
-        kept = self._kept_nodes()
-        return bool(kept) and all(self._members.node(node).is_open for node in kept)
-
-    def _kept_nodes(self) -> list[str]:
-        return sorted(node for node, owner in self._pool.earmarks.items() if owner == self._kept_for)
-
-    def _lift_earmark_of(self, allocation_id: str) -> bool:
-        if self._kept_for != allocation_id:
-            return False
-        self._pool.earmark(self._kept_nodes(), None)
-        self._kept_for = None
-        return True
+        if first is None:
+            return self._earmark.lift_any()
+        return self._earmark.follow(first, self._allocations[first.allocation_id].request, now)
 
     def _emptied(self, node_ids: Sequence[str]) -> ResourcePool:
         """A ledger of these nodes without what is ours on them."""
@@ -642,25 +598,13 @@ class Manager:
         return [instruction for allocation in late for instruction in self._refuse(allocation, _too_late(allocation))]
 
     def _ask_for_nodes(self, now: float) -> Instructions:
-        """Shows the autoscaler what waits; asks again from time to time, and takes it back when nothing waits."""
-        patient = [turn for turn in self._queue if now - turn.since >= scaling.ASK_AFTER_S]
-        waiting = [self._allocations[turn.allocation_id] for turn in patient]
-        rooms = scaling.wanted_room(waiting, self._pool) if waiting else ()
-        if rooms == self._asked_for and (not rooms or now - self._asked_at < scaling.ASK_AGAIN_S):
-            return []
-        self._asked_for, self._asked_at = rooms, now
-        return [AskForNodes(rooms)]
+        """Shows the autoscaler what waits, and takes it back when nothing waits."""
+        rooms = self._scaling.ask([self._allocations[turn.allocation_id] for turn in self._queue], self._pool, now)
+        return [] if rooms is None else [AskForNodes(rooms)]
 
     def _warn(self, now: float) -> Instructions:
-        """Somebody waits although much is free: the cluster is badly packed, or badly chosen."""
-        if not self._queue or now - self._warned_at < WARN_EVERY_S:
-            return []
-        ratio = allocation_ratio(self._pool)
-        if ratio >= EFFICIENT:
-            return []
-        self._warned_at = now
-        message = f"{len(self._queue)} wait while {ratio:.0%} of the scarcest resource is held"
-        return [Notice("efficiency_warning", message, {"allocation_ratio": round(ratio, 4)}, warns=True)]
+        warning = self._watch.warning(len(self._queue), now)
+        return [] if warning is None else [warning]
 
     # -- starting again
 
@@ -669,7 +613,7 @@ class Manager:
         """Rows with their group are held as before; rows without are planned anew; groups without a row are removed."""
         self._cordoned_before = frozenset(row["id"] for row in event.nodes if row["cordoned"])
         if event.asked:
-            self._asked_for = (scaling.Room({}, {}),)  # whatever it was: it is asked anew, or taken back
+            self._scaling.forget_what_was_asked()
         done: Instructions = []
         rows = [Allocation.parse(document) for document in event.allocations]
         for allocation in sorted(rows, key=lambda row: (row.created_at, row.id)):
@@ -728,7 +672,7 @@ class Manager:
     def _forget(self, allocation_id: str) -> None:
         del self._allocations[allocation_id]
         self._queue.remove(allocation_id)
-        self._lift_earmark_of(allocation_id)
+        self._earmark.lift(allocation_id)
         self._forget_attempts(allocation_id)
         self._waiting_for_node.pop(allocation_id, None)
 

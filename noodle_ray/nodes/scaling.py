@@ -36,6 +36,32 @@ class Room:
     labels: Mapping[str, str]
 
 
+class Scaling:
+    """What was asked of the autoscaler. `types` are the nodes that it may launch; none where there is no autoscaler."""
+
+    def __init__(self) -> None:
+        self.types: tuple[NodeType, ...] = ()
+        self._asked_for: tuple[Room, ...] = ()
+        self._asked_at = 0.0
+
+    def forget_what_was_asked(self) -> None:
+        """Something was asked by another: it is to be asked anew, or taken back."""
+        self._asked_for = (Room({}, {}),)
+
+    def could_launch(self, request: Request, fleet: Iterable[tuple[str, NodeResources]]) -> bool:
+        """Whether the request would fit an empty fleet that is grown by every node that may be launched."""
+        return could_launch(request, fleet, self.types)
+
+    def ask(self, waiting: Sequence[Allocation], pool: ResourcePool, now: float) -> tuple[Room, ...] | None:
+        """What to ask for now: None when that is what was asked already, and not long ago."""
+        patient = [allocation for allocation in waiting if now - allocation.created_at >= ASK_AFTER_S]
+        rooms = wanted_room(patient, pool) if patient else ()
+        if rooms == self._asked_for and (not rooms or now - self._asked_at < ASK_AGAIN_S):
+            return None
+        self._asked_for, self._asked_at = rooms, now
+        return rooms
+
+
 def could_launch(request: Request, fleet: Iterable[tuple[str, NodeResources]], types: Sequence[NodeType]) -> bool:
     """Whether the request would fit an empty fleet that is grown by every node that may be launched."""
     if not types:

@@ -11,12 +11,55 @@ from noodle_ray.placement.lack import lack
 from noodle_ray.placement.ledger import ResourcePool
 from noodle_ray.placement.planner import Decision, Planner
 from noodle_ray.placement.request import Request
+from noodle_ray.placement.waiting import PATIENCE_S, Turn
 
 EMPTY_POLICY = "best-fit"
 """The policy under which a request is tried on empty nodes: any would do, this one needs no prices."""
 
 EmptyFleet = Callable[[Sequence[str]], ResourcePool]
 """Gives a ledger of these nodes as they would be with nothing of ours on them."""
+
+
+class Earmark:
+    """The nodes that are kept for the first in the queue, once it has waited longer than its patience."""
+
+    def __init__(self, pool: ResourcePool, emptied: EmptyFleet) -> None:
+        self._pool = pool
+        self._emptied = emptied
+        self._kept_for: str | None = None
+
+    def follow(self, first: Turn, request: Request, now: float) -> bool:
+        """Keeps nodes for whoever is first now. Says whether others may have some back that were kept before."""
+        lifted = False if self._is_good_for(first) else self.lift_any()
+        if self._kept_for is None and now - first.since >= PATIENCE_S:
+            nodes = choose_nodes(request, self._pool, self._emptied)
+            if nodes:
+                self._pool.earmark(nodes, first.allocation_id)
+                self._kept_for = first.allocation_id
+        return lifted
+
+    def _is_good_for(self, first: Turn) -> bool:
+        """Whether nodes are kept for it, and all of them still take work."""
+        if self._kept_for != first.allocation_id:
+            return False
+        columns = self._pool.columns
+        kept = self._kept_nodes()
+        return bool(kept) and all(columns.open[columns.row[node]] for node in kept)
+
+    def _kept_nodes(self) -> list[str]:
+        return sorted(node for node, owner in self._pool.earmarks.items() if owner == self._kept_for)
+
+    def lift(self, allocation_id: str) -> bool:
+        """Keeps nothing for this one any more. Says whether something was kept for it."""
+        return self._kept_for == allocation_id and self.lift_any()
+
+    def lift_any(self) -> bool:
+        """Keeps nothing for anybody any more. Says whether something was kept."""
+        if self._kept_for is None:
+            return False
+        self._pool.earmark(self._kept_nodes(), None)
+        self._kept_for = None
+        return True
 
 
 def choose_nodes(request: Request, pool: ResourcePool, emptied: EmptyFleet) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ from noodle_ray.placement.allocation import Bundle
 from noodle_ray.placement.chooser import Chooser, Limits
 from noodle_ray.placement.columns import Bools
 from noodle_ray.placement.explanation import Explanation
+from noodle_ray.placement.gang_search import find_homes
 from noodle_ray.placement.ledger import ResourcePool, amounts_of
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
@@ -72,9 +73,9 @@ class _Trial:
             case "strict-pack":
                 self._place_on_one()
             case "pack":
-                self._place_packed()
+                self._or_search(self._place_packed)
             case "spread":
-                self._place_each(self._largest_first(), strict=False)
+                self._or_search(self._place_spread)
             case "strict-spread":
                 self._place_strictly_spread()
 
@@ -140,6 +141,34 @@ class _Trial:
                 found = self._find(number)
             used.add(self._hold(number, found))
 
+    def _or_search(self, place: Callable[[], None]) -> None:
+        """Greed may leave a bundle without a home where another order of homes has one for each."""
+        try:
+            place()
+            self._hold_in_order()
+        except DoesNotFit:
+            self._take_back()
+            fitting = [self._fitting(demand) for demand in self._request.bundles]
+            homes = find_homes(self._pool, self._request.bundles, fitting)
+            if homes is None:
+                raise
+            self._hold_on(homes)
+
+    def _hold_in_order(self) -> None:
+        """Ray gives out GPUs in the order of the bundles: shares must lie on them in that order too."""
+        if any(demand.gpu_share is not None for demand in self._request.bundles):
+            homes = [self._pool.bundles(f"{_TRIAL}{number}")[0].node_id for number in range(len(self._request.bundles))]
+            self._take_back()
+            self._hold_on(homes)
+
+    def _take_back(self) -> None:
+        for number in range(len(self._request.bundles)):
+            if self._pool.holds(f"{_TRIAL}{number}"):
+                self._pool.deallocate(f"{_TRIAL}{number}")
+
+    def _place_spread(self) -> None:
+        self._place_each(self._largest_first(), strict=False)
+
     def _place_each(self, order: Sequence[int], strict: bool) -> None:
         used: set[str] = set()
         for number in order:
@@ -153,29 +182,32 @@ class _Trial:
             used.add(self._hold(number, found))
 
     def _place_strictly_spread(self) -> None:
-        fitting = [self._fitting(demand) for demand in self._request.bundles]
+        ids = np.array(self._pool.columns.ids, object)
+        fitting = [frozenset(ids[self._fitting(demand)]) for demand in self._request.bundles]
         order = sorted(range(len(fitting)), key=lambda number: (len(fitting[number]), number))
         try:
             self._place_each(order, strict=True)
         except DoesNotFit as error:
             self._place_as_matched(fitting, error)
 
-    def _fitting(self, demand: Demand) -> frozenset[str]:
+    def _fitting(self, demand: Demand) -> Bools:
+        """The nodes that it fits by itself."""
         failed = [*self._chooser.failures(demand, self._limits).values(), np.zeros(len(self._pool.columns), np.bool_)]
-        return frozenset(np.array(self._pool.columns.ids, object)[~np.logical_or.reduce(failed)])
+        return np.asarray(~np.logical_or.reduce(failed), np.bool_)
 
     def _place_as_matched(self, fitting: list[frozenset[str]], error: DoesNotFit) -> None:
         """Greed may take a node that only another bundle could use: a matching finds a way where there is one."""
-        for number in range(len(fitting)):
-            if self._pool.holds(f"{_TRIAL}{number}"):
-                self._pool.deallocate(f"{_TRIAL}{number}")
+        self._take_back()
         graph = networkx.Graph([(number, node) for number, nodes in enumerate(fitting) for node in sorted(nodes)])
         graph.add_nodes_from(range(len(fitting)))
         matched = networkx.bipartite.hopcroft_karp_matching(graph, range(len(fitting)))
         if any(number not in matched for number in range(len(fitting))):
             raise error
-        for number in range(len(fitting)):
-            self._hold(number, self._find(number, only=frozenset({matched[number]})))
+        self._hold_on([matched[number] for number in range(len(fitting))])
+
+    def _hold_on(self, homes: Sequence[str]) -> None:
+        for number, home in enumerate(homes):
+            self._hold(number, self._find(number, only=frozenset({home})))
 
     # -- one bundle
 

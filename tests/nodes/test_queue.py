@@ -20,7 +20,8 @@ from manager_helpers import (
 from noodle_ray.errors import Conflict, DoesNotFit
 from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.instructions import CreateGroup, Granted, Instruction, Keep, Notice, Queued, Refused, Released
-from noodle_ray.nodes.manager import WARN_EVERY_S, Manager
+from noodle_ray.nodes.manager import Manager
+from noodle_ray.nodes.watch import WARN_EVERY_S
 from noodle_ray.placement.request import Request
 from noodle_ray.placement.waiting import AGEING_S, PATIENCE_S
 from noodle_ray.resources import Demand

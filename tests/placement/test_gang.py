@@ -79,6 +79,30 @@ def test_strict_spread_finds_the_one_way_that_there_is() -> None:
     assert sorted(nodes_of(plan(pool, *bundles, strategy="strict-spread"))) == ["a", "b", "c"]
 
 
+def test_the_best_home_of_one_is_left_to_another_that_has_no_other() -> None:
+    """Three GPUs go on either node, but the two pairs fit together on the larger one only."""
+    nodes = {"a": NodeResources.of(gpus=4, accelerator_type="A100"), "b": NodeResources.of(gpus=3, cpus=1)}
+    bundles = Demand(gpus=2), Demand(gpus=2), Demand(gpus=3)
+    for strategy in ("pack", "spread"):
+        assert nodes_of(plan(pool_of(**nodes), *bundles, strategy=strategy)) == ["a", "a", "b"]
+
+
+def test_shares_fit_in_the_order_in_which_ray_gives_them_out() -> None:
+    """Largest first they would fill both GPUs; as they are listed, best fit puts .3 and .4 together."""
+    pool = pool_of(a=NodeResources.of(gpus=2))
+    shares = [Demand(gpu_share=share) for share in (0.3, 0.4, 0.6, 0.7)]
+    with pytest.raises(DoesNotFit):
+        plan(pool, *shares)
+    assert nodes_of(plan(pool, *reversed(shares))) == ["a"] * 4
+
+
+def test_a_search_ends() -> None:
+    """Sixty bundles of many sizes that just do not fit: no way of placing them is tried for ever."""
+    pool = pool_of(**{f"n{number}": NodeResources.of(cpus=10 + number / 7) for number in range(20)})
+    with pytest.raises(DoesNotFit):
+        plan(pool, *[Demand(cpus=3.3 + number / 100) for number in range(60)], *[Demand(cpus=1)] * 20)
+
+
 def test_a_gang_that_must_wait_is_told_so() -> None:
     pool = three()
     pool.allocate("x", [("a", Demand(gpus=2))])
