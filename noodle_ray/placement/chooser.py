@@ -103,14 +103,15 @@ class Chooser:
         """
         named = policy_named(policy)
         failed = self.failures(demand, limits)
-        rows, parts = self._ranked(named, policy, demand, limits, failed)
+        rows, parts = self._ranked(named, policy, demand, failed)
         if not len(rows):
             raise DoesNotFit(refuse(self.pool, Request.of(demand), demand, failed))
         ids = self.pool.columns.ids
+        counts = {name: int(np.count_nonzero(column)) for name, column in failed.items()}
         return Explanation(
             policy=policy,
             considered=len(ids),
-            filtered={name: int(column.sum()) for name, column in failed.items() if column.any()},
+            filtered={name: count for name, count in counts.items() if count},
             candidates=self._candidates(rows, parts),
             chosen=ids[rows[0]],
         )
@@ -123,7 +124,7 @@ class Chooser:
             penalty = custom_penalty(self.pool, demand, named.weights)
             rows, _ = self.board(policy).best(Ask.of(demand, own_choice), kinds, special, 1, penalty)
         else:
-            rows, _ = self._ranked(named, policy, demand, Limits(), self.failures(demand, Limits()))
+            rows, _ = self._ranked(named, policy, demand, self.failures(demand, Limits()))
         return int(rows[0]) if len(rows) else None
 
     def is_valued(self, policy: str) -> bool:
@@ -141,9 +142,7 @@ class Chooser:
             failed["strategy"] = self.pool.rows_of(limits.taken)
         return failed
 
-    def _ranked(
-        self, named: Policy, policy: str, demand: Demand, limits: Limits, failed: dict[str, Bools]
-    ) -> tuple[Ints, Parts]:
+    def _ranked(self, named: Policy, policy: str, demand: Demand, failed: dict[str, Bools]) -> tuple[Ints, Parts]:
         """The best rows, best first, and the parts of their scores."""
         kinds = self.pool.kind_matches(demand)
         if named.weights is not None:

@@ -289,6 +289,7 @@ class _LabelColumn:
     def __init__(self) -> None:
         self._numbers: dict[str | None, int] = {}
         self._column: list[int] = []
+        self._array: Ints | None = None
 
     @classmethod
     def of(cls, values: Iterable[str | None]) -> _LabelColumn:
@@ -299,10 +300,14 @@ class _LabelColumn:
 
     def append(self, value: str | None) -> None:
         self._column.append(self._numbers.setdefault(value, len(self._numbers)))
+        self._array = None
 
     def move_last_to(self, row: int) -> None:
         _move_last(self._column, row)
+        self._array = None
 
     def matches(self, selector: LabelSelector) -> Bools:
         table = np.fromiter((selector.matches(value) for value in self._numbers), np.bool_, len(self._numbers))
-        return table[np.array(self._column, np.int64)] if self._column else np.zeros(0, np.bool_)
+        if self._array is None:
+            self._array = np.array(self._column, np.int64)
+        return table[self._array] if self._column else np.zeros(0, np.bool_)

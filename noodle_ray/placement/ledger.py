@@ -23,6 +23,8 @@ from noodle_ray.resources import (
     from_units,
 )
 
+_ALL = slice(None)
+
 
 def amounts_of(demand: Demand) -> dict[str, int]:
     """The demand's divisible dimensions, GPUs apart: dimension → amount in its own integer unit."""
@@ -135,31 +137,42 @@ class ResourcePool:
     # -- does it fit?
 
     def failures(
-        self, demand: Demand, empty: bool = False, anti_affinity: str | None = None, for_id: str = ""
+        self,
+        demand: Demand,
+        empty: bool = False,
+        anti_affinity: str | None = None,
+        for_id: str = "",
+        rows: slice = _ALL,
     ) -> dict[str, Bools]:
-        """For each condition of the demand: on which nodes it fails now, or would even on an empty fleet."""
-        failed: dict[str, Bools] = {}
-        for dimension, wanted in amounts_of(demand).items():
-            failed[dimension] = self._too_little(dimension, wanted, empty)
+        """For each condition of the demand: on which rows it fails now, or would even on an empty fleet."""
+        failed = self.amount_failures(demand, empty, rows) | self.custom_failures(demand, empty, rows)
+        return failed | self.special_failures(demand, empty, anti_affinity, for_id, rows)
+
+    def amount_failures(self, demand: Demand, empty: bool = False, rows: slice = _ALL) -> dict[str, Bools]:
+        """The conditions that most demands have: CPUs, memory, GPUs and their type."""
+        wanted = {CPUS: demand.cpu_units, MEMORY: demand.memory}
+        failed = {name: self._too_little(name, amount, empty, rows) for name, amount in wanted.items() if amount}
         if demand.gpu_count:
-            failed["gpu_share" if demand.gpu_share is not None else "gpus"] = self._gpu_failures(demand, empty)
+            failed["gpu_share" if demand.gpu_share is not None else "gpus"] = self._gpu_failures(demand, empty, rows)
         if demand.accelerator_type is not None or ACCELERATOR_LABEL in demand.labels:
-            failed["accelerator_type"] = ~self.kind_matches(demand)[self.columns.vector("kind")]
-        return failed | self.special_failures(demand, empty, anti_affinity, for_id)
+            failed["accelerator_type"] = ~self.kind_matches(demand)[self.columns.vector("kind")[rows]]
+        return failed
 
-    def custom_failures(self, demand: Demand) -> dict[str, Bools]:
-        """The custom resources of the demand: on which nodes there is too little of each."""
-        return {name: self._too_little(name, units, False) for name, units in demand.custom_units.items() if units}
+    def custom_failures(self, demand: Demand, empty: bool = False, rows: slice = _ALL) -> dict[str, Bools]:
+        """The custom resources of the demand: on which rows there is too little of each."""
+        wanted = {name: units for name, units in demand.custom_units.items() if units}
+        return {name: self._too_little(name, units, empty, rows) for name, units in wanted.items()}
 
-    def _too_little(self, dimension: str, wanted: int, empty: bool) -> Bools:
-        return np.asarray((self.total(dimension) if empty else self.free(dimension)) < wanted, np.bool_)
+    def _too_little(self, dimension: str, wanted: int, empty: bool, rows: slice) -> Bools:
+        there = self.total(dimension) if empty else self.free(dimension)
+        return np.asarray(there[rows] < wanted, np.bool_)
 
-    def _gpu_failures(self, demand: Demand, empty: bool) -> Bools:
+    def _gpu_failures(self, demand: Demand, empty: bool, rows: slice) -> Bools:
         if empty:
-            return self.columns.vector("gpu_count") < demand.gpu_count
+            return self.columns.vector("gpu_count")[rows] < demand.gpu_count
         if demand.gpu_share is not None:
-            return self.columns.vector("gpu_largest") < demand.gpu_units
-        return self.columns.vector("gpu_whole") < demand.gpus
+            return self.columns.vector("gpu_largest")[rows] < demand.gpu_units
+        return self.columns.vector("gpu_whole")[rows] < demand.gpus
 
     def kind_matches(self, demand: Demand) -> Bools:
         """For each accelerator type of the fleet (see `Columns.kinds`) whether the demand may run on it."""
@@ -167,13 +180,18 @@ class ResourcePool:
         return np.array([wanted.runs_on(kind) for kind in self.columns.kinds], np.bool_)
 
     def special_failures(
-        self, demand: Demand, empty: bool = False, anti_affinity: str | None = None, for_id: str = ""
+        self,
+        demand: Demand,
+        empty: bool = False,
+        anti_affinity: str | None = None,
+        for_id: str = "",
+        rows: slice = _ALL,
     ) -> dict[str, Bools]:
         """The conditions that few demands have: labels, closed nodes, company that is not wanted."""
         failed: dict[str, Bools] = {}
         for label, text in sorted(demand.labels.items()):
             if label != ACCELERATOR_LABEL:
-                failed[f"label {label}"] = ~self.columns.label_matches(label, LabelSelector.read(text))
+                failed[f"label {label}"] = ~self.columns.label_matches(label, LabelSelector.read(text))[rows]
         if empty:
             return failed
         closed = {
@@ -181,7 +199,7 @@ class ResourcePool:
             "anti_affinity": self._apart.get(anti_affinity or "", ()),
             "earmarked": [node for node, owner in self._earmarks.items() if owner != for_id],
         }
-        return failed | {name: self.rows_of(nodes) for name, nodes in closed.items() if nodes}
+        return failed | {name: self.rows_of(nodes)[rows] for name, nodes in closed.items() if nodes}
 
     def rows_of(self, node_ids: object) -> Bools:
         """A column that is true for these nodes; ids that are no nodes are passed over."""
@@ -191,16 +209,18 @@ class ResourcePool:
 
     def can_allocate(self, node_id: str, demand: Demand) -> bool:
         """Whether the demand fits the node now. Raises NotFound."""
-        row = self.columns.require(node_id)
-        return not any(failed[row] for failed in self.failures(demand).values())
+        return not any(failed[0] for failed in self._failures_on(self.columns.require(node_id), demand).values())
+
+    def _failures_on(self, row: int, demand: Demand) -> dict[str, Bools]:
+        return self.failures(demand, rows=slice(row, row + 1))
 
     def shortfalls(self, node_id: str, demand: Demand) -> list[Shortfall]:
         """Every condition of the demand that the node does not meet now. Raises NotFound."""
         row = self.columns.require(node_id)
         return [
             Shortfall(dimension, *self._wanted_and_there(dimension, row, demand))
-            for dimension, failed in self.failures(demand).items()
-            if failed[row]
+            for dimension, failed in self._failures_on(row, demand).items()
+            if failed[0]
         ]
 
     def _wanted_and_there(self, dimension: str, row: int, demand: Demand) -> tuple[str, str]:
@@ -257,7 +277,7 @@ class ResourcePool:
 
     def _give(self, node_id: str, demand: Demand) -> Bundle:
         row = self.columns.require(node_id)
-        if any(failed[row] for name, failed in self.failures(demand).items() if name != "earmarked"):
+        if any(failed[0] for name, failed in self._failures_on(row, demand).items() if name != "earmarked"):
             short = "; ".join(map(str, self.shortfalls(node_id, demand)))
             raise Conflict(f"node {node_id} cannot take {demand}: {short}")
         bundle = Bundle(demand=demand, node_id=node_id, gpu_indices=self.choose_gpus(node_id, demand))
