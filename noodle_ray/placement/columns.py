@@ -263,24 +263,30 @@ class ChangeLog:
     KEPT = 1 << 16
 
     def __init__(self) -> None:
-        self._rows: list[int] = []
+        self._rows = np.zeros(2 * self.KEPT, np.int64)
+        self._count = 0
         self._dropped = 0
 
     @property
     def position(self) -> int:
-        return self._dropped + len(self._rows)
+        return self._dropped + self._count
 
     def append(self, row: int) -> None:
-        self._rows.append(row)
-        if len(self._rows) > 2 * self.KEPT:
-            del self._rows[: self.KEPT]
+        if self._count == len(self._rows):
+            self._rows[: self.KEPT] = self._rows[self.KEPT :]
+            self._count -= self.KEPT
             self._dropped += self.KEPT
+        self._rows[self._count] = row
+        self._count += 1
 
-    def since(self, position: int) -> list[int] | None:
-        """The rows that changed since that position, each once; None where that is too long ago to know."""
+    def since(self, position: int, length: int) -> Ints | None:
+        """The rows below `length` that changed since then, each once; None where that is not known any more."""
         if position < self._dropped:
             return None
-        return list(dict.fromkeys(self._rows[position - self._dropped :]))
+        changed = np.zeros(length, np.bool_)
+        rows = self._rows[position - self._dropped : self._count]
+        changed[rows[rows < length]] = True
+        return np.flatnonzero(changed)
 
 
 class _LabelColumn:

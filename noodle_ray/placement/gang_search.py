@@ -24,7 +24,7 @@ def find_homes(pool: ResourcePool, demands: Sequence[Demand], fitting: Sequence[
     if len(demands) > BUNDLES_AT_MOST:
         return None
     search = _Search(pool, demands, fitting)
-    return [pool.node_ids[row] for row in search.homes] if search.run(0) else None
+    return [pool.columns.ids[row] for row in search.homes] if search.run(0) else None
 
 
 class _Search:

@@ -34,13 +34,12 @@ class Scoreboard:
         """Every node's score, brought up to date; NEVER where CPUs, memory or GPUs are too few."""
         position = self._columns.changes.position
         scores, since = self._kept.pop(ask, (np.zeros(0, np.int64), -1))
-        changed = self._columns.changes.since(since)
-        if changed is None or len(changed) > len(self._columns) // 2:
+        rows = self._columns.changes.since(since, len(self._columns))
+        if rows is None or len(rows) > len(self._columns) // 2:
             scores = np.empty(len(self._columns), np.int64)
             rows = np.arange(len(scores))
         else:
             scores = _resized(scores, len(self._columns))
-            rows = np.array([row for row in changed if row < len(scores)], np.int64)
         if len(rows):
             kernels.score_into(scores, rows, self.prices, self._columns, ask)
         self._keep(ask, scores, position)

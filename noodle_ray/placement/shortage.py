@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from noodle_ray.placement.columns import Bools
+from noodle_ray.placement.columns import Bools, Ints
 from noodle_ray.placement.ledger import ResourcePool
 from noodle_ray.placement.refusal import Refusal
 from noodle_ray.placement.request import Request
@@ -31,15 +31,18 @@ def _best_available(pool: ResourcePool, demand: Demand, failed: Mapping[str, Boo
     """For each failing amount, the most that any one node could give now."""
     best = {}
     for name, column in failed.items():
-        rows = np.flatnonzero(column)
-        if not rows.size:
+        strength = _strength(pool, name)
+        if strength is None or not column.any():
             continue
-        if name in ("gpus", "gpu_share"):
-            strength = (pool.gpu_free >= demand.gpu_units).sum(axis=1) * 10**6 + pool.gpu_free.max(axis=1, initial=0)
-        elif name in pool.dimensions:
-            strength = pool.free(name)
-        else:
-            continue
-        row = int(rows[np.argmax(strength[rows])])
-        best[name] = next(s.available for s in pool.shortfalls(pool.node_ids[row], demand) if s.dimension == name)
+        row = int(np.where(column, strength, -1).argmax())
+        best[name] = next(s.available for s in pool.shortfalls(pool.columns.ids[row], demand) if s.dimension == name)
     return best
+
+
+def _strength(pool: ResourcePool, name: str) -> Ints | None:
+    """How much each node has of an amount; None for a condition that is no amount."""
+    if name == "gpus":
+        return pool.columns.vector("gpu_whole")
+    if name == "gpu_share":
+        return pool.columns.vector("gpu_largest")
+    return pool.free(name) if name in pool.dimensions else None

@@ -143,5 +143,5 @@ def test_the_log_of_changes_tells_each_row_once() -> None:
     position = columns.changes.position
     columns.add("b", NodeResources.of(cpus=1))
     columns.refresh(1)
-    assert columns.changes.since(position) == [1]
-    assert columns.changes.since(columns.changes.position) == []
+    assert columns.changes.since(position, 2).tolist() == [1]
+    assert columns.changes.since(columns.changes.position, 2).tolist() == []
