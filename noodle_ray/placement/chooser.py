@@ -164,13 +164,15 @@ class Chooser:
         return best, {name: column[places] for name, column in parts.items()}
 
     def _candidates(self, rows: Ints, parts: Parts) -> tuple[Candidate, ...]:
+        columns = [column.tolist() for column in parts.values()]
+        by_row = zip(*columns, strict=True) if columns else [()] * len(rows)
         return tuple(
             Candidate(
                 node_id=self.pool.columns.ids[row],
-                score=-sum(float(column[place]) for column in parts.values()),
-                parts={name: float(column[place]) for name, column in parts.items()},
+                score=-sum(penalties, 0.0),
+                parts=dict(zip(parts, map(float, penalties), strict=True)),
             )
-            for place, row in enumerate(rows)
+            for row, penalties in zip(rows.tolist(), by_row, strict=True)
         )
 
     def on_empty_fleet(self) -> Chooser:

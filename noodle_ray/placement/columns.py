@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -188,19 +188,24 @@ class Columns:
 
     # -- amounts
 
-    def book(self, row: int, amounts: dict[str, int], gpu_indices: Iterable[int], gpu_units: int, sign: int) -> None:
+    def book(self, row: int, amounts: dict[str, int], gpu_indices: Sequence[int], gpu_units: int, sign: int) -> None:
         """Adds to what is held there, or (sign -1) takes it back."""
-        for dimension, amount in amounts.items():
-            if dimension in self._amounts["held"]:
-                column = self._amounts["held"][dimension]
-                column[row] += sign * amount
-                assert column[row] >= 0, f"{dimension} of {self.ids[row]} freed twice"
+        known = {dimension: amount for dimension, amount in amounts.items() if dimension in self._amounts["held"]}
+        for dimension, amount in known.items():
+            column = self._amounts["held"][dimension]
+            column[row] += sign * amount
+            assert column[row] >= 0, f"{dimension} of {self.ids[row]} freed twice"
         held = self._gpus["held"]
         for index in gpu_indices:
             if index < held.shape[1]:
                 held[row, index] += sign * gpu_units
                 assert held[row, index] >= 0, f"GPU {index} of {self.ids[row]} freed twice"
-        self.refresh(row)
+        self._refresh_amounts(row, known)
+        if gpu_indices:
+            self._refresh_gpus(row)
+        if gpu_indices or not known.keys() <= _PLAIN:
+            self._vectors["state"][row] = self._state(row)
+        self.changes.append(row)
 
     def set_foreign(self, row: int, amounts: dict[str, int], gpus: Ints) -> None:
         """What others use on the node, GPUs by index."""
@@ -211,28 +216,32 @@ class Columns:
 
     def refresh(self, row: int) -> None:
         """Computes what is free (never below zero, even while others use what we hold) and what follows from it."""
-        total, held, foreign, free = (self._amounts[part] for part in _PARTS)
-        for dimension, column in free.items():
-            column[row] = max(int(total[dimension][row]) - int(held[dimension][row]) - int(foreign[dimension][row]), 0)
-        left = self._gpus_left(row)
-        free_gpus = self._gpus["free"][row]
-        self._free_by_kind[self._vectors["kind"][row]] += sum(left) - int(free_gpus.sum())
-        free_gpus[:] = left
-        self._vectors["gpu_largest"][row] = max(left)
-        self._vectors["gpu_whole"][row] = left.count(UNITS)
-        self._vectors["state"][row] = self._state(row, left)
+        self._refresh_amounts(row, self._amounts["free"])
+        self._refresh_gpus(row)
+        self._vectors["state"][row] = self._state(row)
         self.changes.append(row)
 
-    def _gpus_left(self, row: int) -> list[int]:
-        # Plain numbers: on so few, numpy's calls would take ten times as long.
-        total, held, foreign = (self._gpus[part][row].tolist() for part in _PARTS[:3])
-        return [max(t - h - f, 0) for t, h, f in zip(total, held, foreign, strict=True)]
+    def _refresh_amounts(self, row: int, dimensions: Iterable[str]) -> None:
+        total, held, foreign, free = (self._amounts[part] for part in _PARTS)
+        for dimension in dimensions:
+            left = int(total[dimension][row]) - int(held[dimension][row]) - int(foreign[dimension][row])
+            free[dimension][row] = max(left, 0)
 
-    def _state(self, row: int, gpus_left: list[int]) -> int:
+    def _refresh_gpus(self, row: int) -> None:
+        # Plain numbers: on so few, numpy's calls would take ten times as long.
+        total, held, foreign, before = (self._gpus[part][row].tolist() for part in _PARTS)
+        left = [max(t - h - f, 0) for t, h, f in zip(total, held, foreign, strict=True)]
+        self._free_by_kind[self._vectors["kind"][row]] += sum(left) - sum(before)
+        self._gpus["free"][row] = left
+        self._vectors["gpu_largest"][row] = max(left)
+        self._vectors["gpu_whole"][row] = left.count(UNITS)
+
+    def _state(self, row: int) -> int:
         custom = (
             _hash(name) * int(column[row]) for name, column in self._amounts["free"].items() if name not in _PLAIN
         )
-        return (self._marks[row] + sum(_GPU_MARKS[amount] for amount in gpus_left) + sum(custom)) % 2**62
+        gpus = (_GPU_MARKS[amount] for amount in self._gpus["free"][row].tolist())
+        return int(self._marks[row] + sum(gpus) + sum(custom)) % 2**62
 
 
 _PARTS = ("total", "held", "foreign", "free")

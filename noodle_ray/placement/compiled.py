@@ -16,6 +16,13 @@ from noodle_ray.resources import UNITS
 NEVER = np.iinfo(np.int64).min
 
 
+Nodes = tuple[Ints, Ints, Ints, Ints, Ints, Ints]
+"""Columns of all nodes: kind, free CPU units, free memory, free GPU units by index, largest free GPU, whole GPUs."""
+
+Tables = tuple[Ints, Ints, Ints, Ints, Ints, Floats, Ints]
+"""See `prices.Prices.tables`."""
+
+
 @njit(cache=True, nogil=True)
 def _level(levels: Ints, cpu_units: int) -> int:
     low, high = 0, len(levels)
@@ -37,22 +44,12 @@ def _balance(worth: int, cpu_units: int, memory: int, rates: Floats) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _costs(
-    kind: int,
-    cpu_units: int,
-    memory: int,
-    gpus: Ints,
-    ask: Ints,
-    levels: Ints,
-    size_index: Ints,
-    usable: Ints,
-    whole: Ints,
-    worth: Ints,
-    rates: Floats,
-    left: Ints,
-) -> tuple[int, int, int, int, int]:
+def _costs(row: int, nodes: Nodes, ask: Ints, tables: Tables) -> tuple[int, int, int, int, int]:
     """What the ask (CPU units, memory, GPU units, GPU count, own choice) costs a node that has it: usable, worth,
     balance, left over; and the index of the GPU for a share, else -1."""
+    kinds, all_cpu_units, all_memory, all_gpus, _, _ = nodes
+    kind, cpu_units, memory, gpus = kinds[row], all_cpu_units[row], all_memory[row], all_gpus[row]
+    levels, size_index, usable, whole, worth, rates, left = tables
     largest = whole.shape[2] - 1
     before, after = _level(levels, cpu_units), _level(levels, cpu_units - ask[0])
     room, rest, worths, free, wholes = 0, 0, 0, 0, 0
@@ -99,25 +96,9 @@ def _costs(
 
 
 @njit(cache=True, nogil=True)
-def score_rows(
-    rows: Ints,
-    out: Ints,
-    kind: Ints,
-    cpu_units: Ints,
-    memory: Ints,
-    gpus: Ints,
-    gpu_largest: Ints,
-    gpu_whole: Ints,
-    ask: Ints,
-    levels: Ints,
-    size_index: Ints,
-    usable: Ints,
-    whole: Ints,
-    worth: Ints,
-    rates: Floats,
-    left: Ints,
-) -> None:
+def score_rows(rows: Ints, out: Ints, nodes: Nodes, ask: Ints, tables: Tables) -> None:
     """Writes each row's score into `out` at that row; NEVER where an amount is too small."""
+    _, cpu_units, memory, _, gpu_largest, gpu_whole = nodes
     for place in range(len(rows)):
         row = rows[place]
         short = cpu_units[row] < ask[0]
@@ -126,57 +107,15 @@ def score_rows(
         if short or memory[row] < ask[1]:
             out[row] = NEVER
         else:
-            parts = _costs(
-                kind[row],
-                cpu_units[row],
-                memory[row],
-                gpus[row],
-                ask,
-                levels,
-                size_index,
-                usable,
-                whole,
-                worth,
-                rates,
-                left,
-            )
+            parts = _costs(row, nodes, ask, tables)
             out[row] = -(parts[0] + parts[1] + parts[2] + parts[3])
 
 
 @njit(cache=True, nogil=True)
-def cost_rows(
-    rows: Ints,
-    out: Ints,
-    kind: Ints,
-    cpu_units: Ints,
-    memory: Ints,
-    gpus: Ints,
-    ask: Ints,
-    levels: Ints,
-    size_index: Ints,
-    usable: Ints,
-    whole: Ints,
-    worth: Ints,
-    rates: Floats,
-    left: Ints,
-) -> None:
+def cost_rows(rows: Ints, out: Ints, nodes: Nodes, ask: Ints, tables: Tables) -> None:
     """Writes what the ask costs each of the rows, all of which have the amounts, into a row of `out`: see `_costs`."""
     for place in range(len(rows)):
-        row = rows[place]
-        out[place] = _costs(
-            kind[row],
-            cpu_units[row],
-            memory[row],
-            gpus[row],
-            ask,
-            levels,
-            size_index,
-            usable,
-            whole,
-            worth,
-            rates,
-            left,
-        )
+        out[place] = _costs(rows[place], nodes, ask, tables)
 
 
 @njit(cache=True, nogil=True)

@@ -24,7 +24,7 @@ def warm() -> None:
     out = np.zeros(1, np.int64)
     arguments = _arguments(prices, columns, Ask(0, 0, 1, 1))
     compiled.score_rows(np.zeros(1, np.int64), out, *arguments)
-    compiled.cost_rows(np.zeros(1, np.int64), np.zeros((1, 5), np.int64), *arguments[:4], *arguments[6:])
+    compiled.cost_rows(np.zeros(1, np.int64), np.zeros((1, 5), np.int64), *arguments)
     compiled.best_rows(out, *_search_arguments(columns), np.zeros(1, np.int64), 1, np.ones(1, np.bool_), _NONE, 1)
     _compiled = compiled
 
@@ -57,8 +57,7 @@ def cost_parts(rows: Ints, prices: Prices, columns: Columns, ask: Ask) -> tuple[
     if _compiled is None:
         return valuation.costs(prices, valuation.Rooms.of(columns, rows), ask)
     out = np.zeros((len(rows), 5), np.int64)
-    arguments = _arguments(prices, columns, ask)
-    _compiled.cost_rows(rows, out, *arguments[:4], *arguments[6:])
+    _compiled.cost_rows(rows, out, *_arguments(prices, columns, ask))
     return dict(zip(valuation.PARTS, out.T, strict=False)), out[:, 4]
 
 
@@ -109,23 +108,16 @@ def _search_arguments(columns: Columns) -> tuple[Any, ...]:
 
 
 def _arguments(prices: Prices, columns: Columns, ask: Ask) -> tuple[Any, ...]:
-    rates = (prices.balance, prices.gpus_per_worth, prices.gpus_per_cpu_unit, prices.gpus_per_byte)
-    return (
+    nodes = (
         columns.vector("kind"),
         columns.amounts("free", CPUS),
         columns.amounts("free", MEMORY),
         columns.gpus("free"),
         columns.vector("gpu_largest"),
         columns.vector("gpu_whole"),
-        np.array([ask.cpu_units, ask.memory, ask.gpu_units, ask.gpu_count, ask.own_choice], np.int64),
-        prices.cpu_levels,
-        prices.size_index,
-        prices.usable,
-        prices.whole,
-        prices.worth,
-        np.array(rates, np.float64),
-        np.array([prices.gpu_left, prices.cpu_left, prices.mib_left], np.int64),
     )
+    numbers = (ask.cpu_units, ask.memory, ask.gpu_units, ask.gpu_count, ask.own_choice)
+    return nodes, np.array(numbers, np.int64), prices.tables
 
 
 def _smallest() -> tuple[Prices, Columns]:

@@ -165,7 +165,8 @@ def valued_parts(
     parts["scarcity"] = surcharges[pool.columns.vector("kind")[rows]] * units
     if penalty is not None:
         parts["custom"] = penalty[rows]
-    return {name: part / SCALE for name, part in parts.items() if part.any()}
+    matrix = np.array(list(parts.values()), np.int64)
+    return {name: part for name, part in zip(parts, matrix / SCALE, strict=True) if part.any()}
 
 
 def calculate_fit_score(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +96,7 @@ class PriceInputs:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prices:
     """Tables of integers. K accelerator types, C distinct CPU demands, S distinct shares, G the largest gang.
 
@@ -121,6 +122,14 @@ class Prices:
     scarcity: float
     constrained: Bools
     masses: Floats
+
+    @cached_property
+    def tables(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats, Ints]:
+        """What a node's value is read from, as machine code takes it: the tables, then the rates, then what is left."""
+        rates = (self.balance, self.gpus_per_worth, self.gpus_per_cpu_unit, self.gpus_per_byte)
+        left = (self.gpu_left, self.cpu_left, self.mib_left)
+        tables = (self.cpu_levels, self.size_index, self.usable, self.whole, self.worth)
+        return (*tables, np.array(rates, np.float64), np.array(left, np.int64))
 
 
 def compute(inputs: PriceInputs) -> Prices:
