@@ -20,6 +20,7 @@ from noodle_ray.entry.components import start_actors
 from noodle_ray.entry.demonstration import demonstration_request, recorded_sentence
 from noodle_ray.entry.local_cluster import LocalCluster, bare_ray, local_cluster
 from noodle_ray.entry.ray_connection import connection
+from noodle_ray.errors import DeadlineExceeded
 from noodle_ray.resources import Demand
 
 CALLS = 300
@@ -113,15 +114,26 @@ def _write_module(directory: Path) -> Path:
 
 def _fusion(client: Cluster) -> Iterator[Row]:
     request = demonstration_request(recorded_sentence())
-    taken = milliseconds(lambda: client.fusion.process(request), REQUESTS)
-    used = len(client.fusion.process(request).modalities_used)
+    used: list[int] = []
+
+    def ask() -> None:
+        try:
+            used.append(len(client.fusion.process(request).modalities_used))
+        except DeadlineExceeded:  # on a machine that is too slow for it: the time it took counts all the same
+            used.append(0)
+
+    taken = milliseconds(ask, REQUESTS)
     for percent in (50, 95):
         yield Row(
             metric=f"fusion_ms_p{percent}",
             value=percentile(taken, percent),
             unit="ms",
             goal=200,
-            context={"modalities": used, "candidates": len(request.candidates), "requests": REQUESTS},
+            context={
+                "modalities used": f"{min(used)}-{max(used)}",
+                "candidates": len(request.candidates),
+                "requests": REQUESTS,
+            },
         )
 
 
