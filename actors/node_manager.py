@@ -23,7 +23,8 @@ from noodle_ray.actors.node_agent import NodeAgent
 from noodle_ray.actors.ray_view import RayView
 from noodle_ray.errors import NoodleError, NotFound
 from noodle_ray.nodes import events, instructions
-from noodle_ray.nodes.manager import Manager, pinned
+from noodle_ray.nodes.leases import pinned
+from noodle_ray.nodes.manager import Manager
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.nodes.picked_gpus import PickedGpus

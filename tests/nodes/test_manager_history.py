@@ -229,7 +229,7 @@ class ManagerHistory(RuleBasedStateMachine):
         for waiting in self.manager.allocations():
             if waiting.state == "waiting":
                 try:
-                    self.manager._planner.plan(waiting.request, waiting.policy, for_id=waiting.id)
+                    self.manager._leases.planner.plan(waiting.request, waiting.policy, for_id=waiting.id)
                 except DoesNotFit:
                     continue
                 raise AssertionError(f"{waiting.id} fits and waits: {waiting.waits_for}")
@@ -238,7 +238,7 @@ class ManagerHistory(RuleBasedStateMachine):
     def nodes_are_kept_for_the_first_only(self) -> None:
         if self.is_settled:
             first = {a.id for a in self.manager.allocations() if a.position == 1}
-            assert set(self.manager._pool.earmarks.values()) <= first
+            assert set(self.manager._leases.pool.earmarks.values()) <= first
 
     @invariant()
     def nobody_waits_past_the_deadline(self) -> None:
