@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from noodle_ray.nodes.metrics import ResourceMetrics
+from noodle_ray.nodes.peers import Endpoint, Observation
 from noodle_ray.nodes.scaling import NodeType
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.prices import Prices
@@ -48,6 +49,43 @@ class NodeCordoned:
 
     node_id: str
     cordoned: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Somebody wants the node to leave: what is movable moves before `until`, the rest ends then."""
+
+    node_id: str
+    until: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStarted:
+    """A node's agent runs and can be probed at its endpoint."""
+
+    node_id: str
+    endpoint: Endpoint
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeersObserved:
+    """What an agent observed of the nodes that it watches."""
+
+    by: str
+    observations: tuple[Observation, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProbed:
+    """An agent has probed a suspected node: whether it got an answer."""
+
+    node_id: str
+    by: str
+    reached: bool
     at: float
 
 
@@ -161,6 +199,15 @@ class LeaseRenewed:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveConfirmed:
+    """The holder works in the second home of this epoch: the first is not needed any more."""
+
+    allocation_id: str
+    epoch: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class OwnerGone:
     """The owner (a Ray job) has ended: what it held is freed."""
 
@@ -196,6 +243,10 @@ Event = (
     | NodeLeft
     | NodeReported
     | NodeCordoned
+    | DrainRequested
+    | AgentStarted
+    | PeersObserved
+    | NodeProbed
     | OthersObserved
     | GpusObserved
     | NodeTypesSeen
@@ -208,6 +259,7 @@ Event = (
     | GroupFound
     | ReleaseRequested
     | LeaseRenewed
+    | MoveConfirmed
     | OwnerGone
     | Tick
     | Recovered

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from noodle_ray.errors import NoodleError
+from noodle_ray.nodes.peers import Peer
 from noodle_ray.nodes.scaling import Room
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.store.changes import Change
@@ -85,6 +86,29 @@ class AskForNodes:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchPeers:
+    """Have a node's agent watch these nodes, and no others."""
+
+    by: str
+    peers: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeNode:
+    """Have agents probe a suspected node now; each answer comes back as NodeProbed."""
+
+    peer: Peer
+    by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetireNode:
+    """Have Ray let the node go: it is drained."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something worth a line in the log; `warns` where somebody should look into it."""
 
@@ -94,4 +118,17 @@ class Notice:
     warns: bool = False
 
 
-Instruction = Keep | CreateGroup | RemoveGroup | Granted | Queued | Refused | Released | AskForNodes | Notice
+Instruction = (
+    Keep
+    | CreateGroup
+    | RemoveGroup
+    | Granted
+    | Queued
+    | Refused
+    | Released
+    | AskForNodes
+    | WatchPeers
+    | ProbeNode
+    | RetireNode
+    | Notice
+)

@@ -27,7 +27,7 @@ from noodle_ray.nodes.instructions import (
 )
 from noodle_ray.nodes.scaling import Scaling
 from noodle_ray.nodes.watch import Watch
-from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.allocation import Allocation, Bundle, Spare
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.earmarking import Earmark
 from noodle_ray.placement.explanation import Explanation
@@ -39,6 +39,9 @@ from noodle_ray.store.changes import Delete, Put
 
 HOMES_TRIED = 3
 """Homes that a request is tried in, where Ray does not reserve what the ledger holds for free."""
+
+SPARE_AGAIN_S = 5.0
+"""How often a second home is looked for that there was no room for."""
 
 Instructions = list[Instruction]
 
@@ -58,6 +61,8 @@ class Leases:
         self._homes: dict[str, int] = {}
         self._waiting_for_node: dict[str, float] = {}
         self._others: dict[str, events.OthersObserved] = {}
+        self._draining: set[str] = set()
+        self._spare_tried: dict[str, float] = {}
         self._may_fit = False
         self._earmark = Earmark(self.pool, self._emptied)
 
@@ -90,9 +95,13 @@ class Leases:
         return allocation.model_copy(update={"position": self.queue.position(allocation.id)})
 
     def is_current(self, group: str) -> bool:
-        """Whether the group is the home of an allocation that is not lost."""
+        """Whether the group is the home of an allocation that is not lost, or its second home."""
         allocation = self._allocations.get(group.rpartition(".")[0])
-        return allocation is not None and allocation.group == group and allocation.state != "lost"
+        return (
+            allocation is not None
+            and group in (allocation.group, allocation.spare_group)
+            and allocation.state != "lost"
+        )
 
     # -- nodes
 
@@ -101,6 +110,8 @@ class Leases:
         for allocation in self._allocations.values():
             if allocation.id in self._waiting_for_node and node_id in allocation.node_ids:
                 self._restore(allocation)
+            if allocation.spare is not None and node_id in _nodes(allocation.spare.bundles):
+                self._restore_spare(allocation, allocation.spare)
 
     def _restore(self, allocation: Allocation) -> None:
         """Books as much of it as there are nodes: what is on the others is not theirs to give away either."""
@@ -111,28 +122,161 @@ class Leases:
         if len(seen) == len(allocation.bundles):
             del self._waiting_for_node[allocation.id]
 
-    def lose_node(self, node_id: str) -> Instructions:
-        """Takes a node out of the ledger: its holders have lost theirs, its requests look for another home."""
+    def _restore_spare(self, allocation: Allocation, spare: Spare) -> None:
+        if not self.pool.holds(allocation.spare_group) and all(map(self.pool.has_node, _nodes(spare.bundles))):
+            self.pool.restore(allocation.spare_group, spare.bundles, allocation.request.anti_affinity)
+
+    def lose_node(self, node_id: str, now: float) -> Instructions:
+        """Takes a node out of the ledger: what was there is lost, or goes on elsewhere, by priority."""
         if self.pool.has_node(node_id):
             self.pool.remove_node(node_id)
         self._others.pop(node_id, None)
-        there = [allocation for allocation in self._allocations.values() if node_id in allocation.node_ids]
+        self._draining.discard(node_id)
         self._may_fit = True  # a gang that was on its way there gives up what it had elsewhere
-        return [instruction for allocation in there for instruction in self._lose(allocation, (node_id,))]
+        done = [step for one in self._with_spare_on(node_id) for step in self._drop_spare(one)]
+        return [*done, *(step for one in self._by_priority(node_id) for step in self._lose(one, (node_id,), now))]
 
-    def _lose(self, allocation: Allocation, node_ids: Sequence[str]) -> Instructions:
-        self._take_back(allocation.id)
+    def _by_priority(self, node_id: str) -> list[Allocation]:
+        """The allocations that are on the node, the most important and oldest first."""
+        there = [allocation for allocation in self._allocations.values() if node_id in allocation.node_ids]
+        return sorted(there, key=lambda allocation: (-allocation.priority, allocation.created_at, allocation.id))
+
+    def _lose(self, allocation: Allocation, node_ids: Sequence[str], now: float) -> Instructions:
         if allocation.state == "reserving":
+            self._take_back(allocation.id)
             return self._find_another_home(allocation, "its node left", node_ids)
+        if allocation.state == "held" and allocation.on_loss != "fail":
+            return self._fail_over(allocation, now)
+        self._take_back(allocation.id)
         self._keep_survivors(allocation)
         if allocation.state != "held":
             return []
-        lost = self._put(allocation.model_copy(update={"state": "lost"}))
+        unspared = self._drop_spare(allocation)
+        lost = self._put(self._allocations[allocation.id].model_copy(update={"state": "lost"}))
         return [
+            *unspared,
             self._keep(lost),
             RemoveGroup(lost.id, lost.epoch, lost.group),
             Notice("allocation_lost", f"{lost.id} was lost with its node", {"allocation": lost.id}),
         ]
+
+    # -- failing over, and moving
+
+    def _fail_over(self, allocation: Allocation, now: float) -> Instructions:
+        """Goes on in its second home where that is ready, else is held anew elsewhere, or waits for that."""
+        if self._has_ready_spare(allocation):
+            return [*self._move_in(allocation), *self._spare(allocation.id, now)]
+        unspared = self._drop_spare(allocation)
+        self._take_back(allocation.id)
+        given_up = RemoveGroup(allocation.id, allocation.epoch, allocation.group)
+        anew = self._allocations[allocation.id].model_copy(update={"wait_until": None})
+        try:
+            again = self._reserve(anew, self._plan(anew))
+        except DoesNotFit as error:
+            again = self._wait_again(anew, error)
+        details = {"allocation": anew.id, "state": self._allocations[anew.id].state}
+        return [*unspared, given_up, *again, Notice("failed_over", f"{anew.id} lost its node: held anew", details)]
+
+    def _has_ready_spare(self, allocation: Allocation) -> bool:
+        return bool(allocation.spare and allocation.spare.ready and self.pool.holds(allocation.spare_group))
+
+    def _move_in(self, allocation: Allocation) -> Instructions:
+        """The second home becomes the only one; what the first held is free when Ray has let go of its group."""
+        spare = allocation.spare
+        assert spare is not None
+        if self.pool.holds(allocation.id):
+            self.pool.rename(allocation.id, allocation.group)
+        self.pool.rename(allocation.spare_group, allocation.id)
+        update = {"epoch": spare.epoch, "bundles": spare.bundles, "spare": None, "state": "held"}
+        moved = self._put(allocation.model_copy(update=update))
+        notice = Notice("moved", f"{moved.id} goes on in its second home", {"allocation": moved.id})
+        left = RemoveGroup(allocation.id, allocation.epoch, allocation.group)
+        return [self._keep(moved), left, notice, Granted(moved)]
+
+    def _spare(self, allocation_id: str, now: float) -> Instructions:
+        """Reserves a second home, where one is wanted and there is room for one now."""
+        allocation = self._allocations[allocation_id]
+        if not self._wants_spare(allocation):
+            return []
+        self._spare_tried[allocation_id] = now
+        try:
+            decision = self._plan(allocation, self._same_domain(allocation))
+        except DoesNotFit:
+            return []
+        epoch = allocation.last_epoch + 1
+        wanted = [(bundle.node_id, bundle.demand) for bundle in decision.bundles]
+        group = f"{allocation.id}.{epoch}"
+        spare = Spare(epoch=epoch, bundles=self.pool.allocate(group, wanted, allocation.request.anti_affinity))
+        kept = self._put(allocation.model_copy(update={"spare": spare, "last_epoch": epoch}))
+        return [self._keep(kept), CreateGroup(kept.id, epoch, group, _pinned(spare.bundles))]
+
+    def _wants_spare(self, allocation: Allocation) -> bool:
+        if allocation.state != "held" or allocation.spare is not None or allocation.id in self._waiting_for_node:
+            return False
+        leaves = allocation.request.movable and not self._draining.isdisjoint(allocation.node_ids)
+        return leaves or allocation.on_loss == "standby"
+
+    def _same_domain(self, allocation: Allocation) -> frozenset[str]:
+        """The nodes that would be lost with its present ones, and those that are about to leave."""
+        columns = self.pool.columns
+
+        def domain(node_id: str) -> str | None:
+            return columns.resources(columns.row[node_id]).labels.get(allocation.domain) if allocation.domain else None
+
+        own = {node_id for node_id in allocation.node_ids if self.pool.has_node(node_id)}
+        domains = {domain(node_id) for node_id in own} - {None}
+        alike = {node_id for node_id in columns.row if domain(node_id) in domains} if domains else set()
+        return frozenset(own | alike | self._draining)
+
+    def _with_spare_on(self, node_id: str) -> list[Allocation]:
+        return [one for one in self._allocations.values() if one.spare and node_id in _nodes(one.spare.bundles)]
+
+    def _drop_spare(self, allocation: Allocation) -> Instructions:
+        """Gives the second home up; what it holds on nodes that are there is free when Ray has let go of it."""
+        spare = allocation.spare
+        if spare is None:
+            return []
+        without = self._put(allocation.model_copy(update={"spare": None}))
+        return [self._keep(without), RemoveGroup(allocation.id, spare.epoch, allocation.spare_group)]
+
+    def move_confirmed(self, event: events.MoveConfirmed) -> Instructions:
+        """The holder works in the second home: only for a move, for a standby stays where it is."""
+        allocation = self._allocations.get(event.allocation_id)
+        spare = allocation.spare if allocation else None
+        if allocation is None or spare is None or spare.epoch != event.epoch or not self._has_ready_spare(allocation):
+            return []
+        return [*self._move_in(allocation), *self._spare(allocation.id, event.at)]
+
+    def drain(self, node_id: str, now: float) -> Instructions:
+        """Looks for second homes for what is movable there. The node must be closed."""
+        self._draining.add(node_id)
+        return [step for one in self._by_priority(node_id) for step in self._spare(one.id, now)]
+
+    def stop_draining(self, node_id: str) -> Instructions:
+        """The node stays: second homes that were only for the move are given up."""
+        self._draining.discard(node_id)
+        there = [one for one in self._by_priority(node_id) if one.on_loss != "standby"]
+        return [step for one in there for step in self._drop_spare(one)]
+
+    def end_drain(self, node_id: str, now: float) -> Instructions:
+        """What is still there moves in its second home, is held anew elsewhere, or is lost, as when the node dies."""
+        done: Instructions = []
+        for one in self._by_priority(node_id):
+            if one.state == "held" and self._has_ready_spare(one):
+                done += self._move_in(one)
+            elif one.state in ("held", "reserving"):
+                done += self._lose(one, (node_id,), now)
+        return done
+
+    def is_empty(self, node_id: str) -> bool:
+        """Whether nothing of ours is there any more, and nothing is on its way there."""
+        return not self.pool.has_node(node_id) or not self.pool.on_node(node_id)
+
+    def _retry_spares(self, now: float) -> Instructions:
+        tried = self._spare_tried
+        due = [one.id for one in self._allocations.values() if self._wants_spare(one)]
+        due = [one for one in due if now - tried.get(one, float("-inf")) >= SPARE_AGAIN_S]
+        return [step for one in due for step in self._spare(one, now)]
 
     def _keep_survivors(self, allocation: Allocation) -> None:
         """What a gang has on nodes that are still there is free when Ray has let go of its group, not before."""
@@ -150,6 +294,8 @@ class Leases:
 
     def gpus_observed(self, event: events.GpusObserved) -> Instructions:
         """The ledger follows what Ray picked: the next share must go where there really is room."""
+        if (spared := self._spared(event.allocation_id, event.epoch)) is not None:
+            return self._spare_gpus_observed(spared, event)
         allocation = self._current(event.allocation_id, event.epoch)
         if (
             allocation is None
@@ -166,6 +312,16 @@ class Leases:
         details = {"allocation": allocation.id, "expected": bundle.gpu_indices, "picked": event.gpu_indices}
         notice = Notice("gpus_corrected", f"Ray gave {allocation.id} other GPUs than expected", details)
         return [self._keep(corrected), notice, *self.serve(event.at)]
+
+    def _spare_gpus_observed(self, allocation: Allocation, event: events.GpusObserved) -> Instructions:
+        spare, group = allocation.spare, allocation.spare_group
+        assert spare is not None
+        if spare.bundles[event.bundle].gpu_indices == event.gpu_indices or not self.pool.holds(group):
+            return []
+        self.watch.corrections += 1
+        self.pool.correct_gpus(group, event.bundle, event.gpu_indices)
+        corrected = spare.model_copy(update={"bundles": self.pool.bundles(group)})
+        return [self._keep(self._put(allocation.model_copy(update={"spare": corrected})))]
 
     # -- claims
 
@@ -197,6 +353,8 @@ class Leases:
             lease_s=claim.lease_s,
             expires_at=None if claim.lease_s is None else at + claim.lease_s,
             wait_until=None if claim.wait_s is None else at + claim.wait_s,
+            on_loss=claim.on_loss,
+            domain=claim.domain,
             created_at=at,
         )
 
@@ -253,8 +411,10 @@ class Leases:
     def _reserve(self, allocation: Allocation, decision: Decision) -> Instructions:
         """Books a home for it, in the ledger and in the store, and asks Ray for it."""
         wanted = [(bundle.node_id, bundle.demand) for bundle in decision.bundles]
+        epoch = max(allocation.last_epoch, allocation.epoch) + 1
         update = {
-            "epoch": allocation.epoch + 1,
+            "epoch": epoch,
+            "last_epoch": epoch,
             "state": "reserving",
             "bundles": self.pool.allocate(allocation.id, wanted, allocation.request.anti_affinity),
             "waits_for": "",
@@ -270,12 +430,26 @@ class Leases:
     # -- what Ray says of groups
 
     def group_created(self, event: events.GroupCreated) -> Instructions:
+        if (spared := self._spared(event.allocation_id, event.epoch)) is not None:
+            return self._spare_created(spared)
         allocation = self._current(event.allocation_id, event.epoch)
         if allocation is None or allocation.state != "reserving":
             return self._remove_stale(event)
         self._forget_attempts(allocation.id)
         held = self._put(allocation.model_copy(update={"state": "held"}))
-        return [self._keep(held), Granted(held)]
+        return [self._keep(held), Granted(held), *self._spare(held.id, event.at)]
+
+    def _spared(self, allocation_id: str, epoch: int) -> Allocation | None:
+        """The allocation whose second home this epoch is."""
+        allocation = self._allocations.get(allocation_id)
+        return allocation if allocation and allocation.spare and allocation.spare.epoch == epoch else None
+
+    def _spare_created(self, allocation: Allocation) -> Instructions:
+        assert allocation.spare is not None
+        if allocation.spare.ready:
+            return []
+        ready = allocation.spare.model_copy(update={"ready": True})
+        return [self._keep(self._put(allocation.model_copy(update={"spare": ready})))]
 
     def _remove_stale(self, event: events.GroupCreated) -> Instructions:
         """A group that came to be after we gave it up must not stay."""
@@ -286,6 +460,8 @@ class Leases:
 
     def group_failed(self, event: events.GroupFailed) -> Instructions:
         """What it had booked is offered to others with the next tick: Ray has just said that there is no such room."""
+        if (spared := self._spared(event.allocation_id, event.epoch)) is not None:
+            return self._drop_spare(spared)
         allocation = self._current(event.allocation_id, event.epoch)
         if allocation is None or allocation.state != "reserving":
             return []
@@ -329,6 +505,10 @@ class Leases:
         return [Keep(Delete("allocations", allocation.id)), Refused(allocation.id, error)]
 
     def group_removed(self, event: events.GroupRemoved) -> Instructions:
+        left = f"{event.allocation_id}.{event.epoch}"
+        if self.pool.holds(left) and self._spared(event.allocation_id, event.epoch) is None:
+            self.pool.deallocate(left)
+            return self.serve(event.at)
         allocation = self._current(event.allocation_id, event.epoch)
         if allocation is None or allocation.state not in ("releasing", "lost"):
             return []
@@ -342,6 +522,8 @@ class Leases:
         return [Keep(Delete("allocations", allocation.id)), Released(allocation.id)]
 
     def group_vanished(self, event: events.GroupVanished) -> Instructions:
+        if (spared := self._spared(event.allocation_id, event.epoch)) is not None:
+            return [self._differs(f"the second home of {spared.id} was gone"), *self._drop_spare(spared)]
         allocation = self._current(event.allocation_id, event.epoch)
         if allocation is None or allocation.state != "held":
             return []
@@ -373,9 +555,10 @@ class Leases:
             return [refused, *self._free(allocation)]
         if allocation.state == "lost":
             return self._free(allocation)
-        leaving = self._put(allocation.model_copy(update={"state": "releasing"}))
+        unspared = self._drop_spare(allocation)
+        leaving = self._put(self._allocations[allocation.id].model_copy(update={"state": "releasing"}))
         told: Instructions = [refused] if allocation.state == "reserving" else []
-        return [self._keep(leaving), *told, RemoveGroup(leaving.id, leaving.epoch, leaving.group)]
+        return [*unspared, self._keep(leaving), *told, RemoveGroup(leaving.id, leaving.epoch, leaving.group)]
 
     def lease_renewed(self, event: events.LeaseRenewed) -> Instructions:
         if event.allocation_id not in self._allocations:
@@ -440,7 +623,7 @@ class Leases:
             done += self.serve(now)
         elif self._move_earmark(now):
             done += self._round(now)
-        return [*done, *self._ask_for_nodes(now), *self._warn(now)]
+        return [*done, *self._retry_spares(now), *self._ask_for_nodes(now), *self._warn(now)]
 
     def _expire(self, now: float) -> Instructions:
         late = [a for a in self._allocations.values() if a.expires_at is not None and a.expires_at < now]
@@ -451,7 +634,7 @@ class Leases:
         """Allocations of before a restart, whose nodes did not all show themselves in time, are lost."""
         late = [key for key, since in self._waiting_for_node.items() if now - since > patience_s]
         self._may_fit |= bool(late)
-        return [instruction for key in late for instruction in self._lose(self._allocations[key], ())]
+        return [instruction for key in late for instruction in self._lose(self._allocations[key], (), now)]
 
     def _follow_deadline(self, now: float) -> Instructions:
         """Refuses those who would not wait any longer, with the reason why they still do not fit."""
@@ -493,7 +676,9 @@ class Leases:
         has_group = allocation.group in event.groups
         if allocation.state == "reserving" and allocation.group in event.unready:
             has_group = False  # asked for, but not reserved: asked for anew, under another name
-        return self._resume(allocation, has_group)
+        has_spare = allocation.spare_group in event.groups - event.unready
+        unspared = [] if has_spare else self._drop_spare(allocation)
+        return [*unspared, *self._resume(self._allocations[allocation.id], has_group)]
 
     def _resume(self, allocation: Allocation, has_group: bool) -> Instructions:
         match allocation.state:
@@ -501,7 +686,9 @@ class Leases:
                 return [RemoveGroup(allocation.id, allocation.epoch, allocation.group)]
             case "reserving" | "held" if not has_group:
                 # The same home first: its group fails there if the node is gone, and then another is found.
-                again = self._put(allocation.model_copy(update={"state": "reserving", "epoch": allocation.epoch + 1}))
+                epoch = max(allocation.last_epoch, allocation.epoch) + 1
+                update = {"state": "reserving", "epoch": epoch, "last_epoch": epoch}
+                again = self._put(allocation.model_copy(update=update))
                 return [self._keep(again), self._create(again)]
             case "reserving":
                 held = self._put(allocation.model_copy(update={"state": "held"}))
@@ -534,6 +721,7 @@ class Leases:
         self._earmark.lift(allocation_id)
         self._forget_attempts(allocation_id)
         self._waiting_for_node.pop(allocation_id, None)
+        self._spare_tried.pop(allocation_id, None)
 
     def _forget_attempts(self, allocation_id: str) -> None:
         self._tried.pop(allocation_id, None)
@@ -542,7 +730,15 @@ class Leases:
 
 def pinned(allocation: Allocation) -> tuple[PinnedBundle, ...]:
     """What Ray is to reserve for it."""
-    return tuple(PinnedBundle(bundle.node_id, bundle.demand.ray_resources()) for bundle in allocation.bundles)
+    return _pinned(allocation.bundles)
+
+
+def _pinned(bundles: Sequence[Bundle]) -> tuple[PinnedBundle, ...]:
+    return tuple(PinnedBundle(bundle.node_id, bundle.demand.ray_resources()) for bundle in bundles)
+
+
+def _nodes(bundles: Sequence[Bundle]) -> frozenset[str]:
+    return frozenset(bundle.node_id for bundle in bundles)
 
 
 def _shape(allocation: Allocation) -> str:

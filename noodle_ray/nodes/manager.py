@@ -5,11 +5,13 @@ What becomes of allocations is in `leases`; here is what becomes of nodes, and t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from noodle_ray.nodes import events
+from noodle_ray.nodes.detector import Detector, Verdict
 from noodle_ray.nodes.figures import allocation_ratio, sums
-from noodle_ray.nodes.instructions import Keep, Notice
+from noodle_ray.nodes.instructions import Instruction, Keep, Notice, ProbeNode, RetireNode, WatchPeers
 from noodle_ray.nodes.leases import Instructions, Leases
 from noodle_ray.nodes.membership import SUSPECT_AFTER_HEARTBEATS, Membership, Node, Silence
 from noodle_ray.nodes.snapshot import Snapshot
@@ -17,7 +19,7 @@ from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.policies import DEFAULT_POLICY, policy_named
 from noodle_ray.placement.prices import PriceInputs
 from noodle_ray.settings import Settings
-from noodle_ray.store.changes import Delete, Put
+from noodle_ray.store.changes import Delete, Document, Put
 
 
 class Manager:
@@ -29,7 +31,9 @@ class Manager:
         self._silence = Silence(SUSPECT_AFTER_HEARTBEATS * heartbeat_s, settings.node_timeout_ms / 1000)
         self._members = Membership(self._silence)
         self._leases = Leases(default_policy, seed)
-        self._cordoned_before: frozenset[str] = frozenset()
+        self._detector = Detector()
+        self._rows_before: dict[str, Document] = {}
+        self._retired: set[str] = set()
 
     # -- views
 
@@ -99,6 +103,8 @@ class Manager:
                 return leases.release_requested(event)
             case events.LeaseRenewed():
                 return leases.lease_renewed(event)
+            case events.MoveConfirmed():
+                return leases.move_confirmed(event)
             case events.OwnerGone():
                 return leases.owner_gone(event)
             case events.OthersObserved():
@@ -124,62 +130,73 @@ class Manager:
                 return self._reported(event)
             case events.NodeCordoned():
                 return self._cordoned(event)
+            case events.DrainRequested():
+                return self._drain(event)
+            case events.AgentStarted():
+                return self._agent_started(event)
+            case events.PeersObserved():
+                return self._observed(event)
+            case events.NodeProbed(node_id, by, reached, at):
+                return self._judge([self._detector.probed(node_id, by, reached, at)], at)
             case events.Tick(at):
-                return [*self._judge_silence(at), *self._leases.tick(at, self._silence.dead_after_s)]
+                return self._tick(at)
             case events.Recovered():
                 return self._recovered(event)
         raise TypeError(f"no event of a manager: {event!r}")
 
-    # -- nodes
+    def _tick(self, now: float) -> Instructions:
+        done = [*self._judge_silence(now), *self._follow_drains(now)]
+        return [*done, *self._watch_and_probe(now), *self._leases.tick(now, self._silence.dead_after_s)]
+
+    # -- nodes come and go
 
     def _joined(self, event: events.NodeJoined) -> Instructions:
         if self._members.knows(event.node_id):
             return []
+        row = self._rows_before.get(event.node_id, {})
         node = Node(
             id=event.node_id,
             name=event.name,
             address=event.address,
             resources=event.resources,
             pretended=event.pretended,
-            cordoned=event.node_id in self._cordoned_before,
+            cordoned=row.get("cordoned", False),
+            drain_until=row.get("drain_until"),
             joined_at=event.at,
             heard_at=event.at,
         )
         self._members.put(node)
         self._leases.pool.add_node(node.id, node.resources)
         self._leases.restore_holdings(node.id)
+        self._members.note(node.id, "alive", "joined", event.at)
         joined = Notice("node_joined", f"{node.name} joined", {"node": node.id})
-        return [*self._keep_node(node), joined, *self._leases.serve(event.at)]
+        return [*self._keep_node(node), joined, *self._resume_drain(node, event.at), *self._leases.serve(event.at)]
 
     def _left(self, event: events.NodeLeft) -> Instructions:
         if not self._members.knows(event.node_id):
             return []
         name = self._members.node(event.node_id).name
         self._members.forget(event.node_id)
+        self._detector.forget(event.node_id)
+        self._retired.discard(event.node_id)
         return [
             Keep(Delete("nodes", event.node_id)),
             Notice("node_left", f"{name} left", {"node": event.node_id}),
-            *self._leases.lose_node(event.node_id),
+            *self._leases.lose_node(event.node_id, event.at),
+            *self._watch_and_probe(event.at),
             *self._leases.serve(event.at),
         ]
 
-    def _reported(self, event: events.NodeReported) -> Instructions:
-        if not self._members.knows(event.node_id):
-            return []
-        was = self._members.node(event.node_id).state
-        node = self._members.change(event.node_id, metrics=event.metrics, heard_at=event.at, state="alive")
-        if was == "alive":
-            return []
-        if was == "dead":  # it was only silent: it comes back empty, for its allocations were given up
-            self._leases.pool.add_node(node.id, node.resources)
-        self._open_or_close(node.id)
-        return [Notice("node_alive", f"{node.name} is back", {"node": node.id}), *self._leases.serve(event.at)]
-
     def _cordoned(self, event: events.NodeCordoned) -> Instructions:
+        """Opening a node again also calls its draining off."""
         if not self._members.knows(event.node_id):
             return []
-        kept = self._keep_node(self._members.change(event.node_id, cordoned=event.cordoned))
-        return [*kept, *self._leases.serve(event.at)]
+        word = "cordoned" if event.cordoned else "opened"
+        drain_until = self._members.node(event.node_id).drain_until if event.cordoned else None
+        fields = {"cordoned": event.cordoned, "drain_until": drain_until}
+        kept = self._keep_node(self._members.note(event.node_id, word, "asked for", event.at, **fields))
+        stays = [] if event.cordoned else self._leases.stop_draining(event.node_id)
+        return [*kept, *stays, *self._leases.serve(event.at)]
 
     def _open_or_close(self, node_id: str) -> None:
         if self._leases.pool.has_node(node_id):
@@ -187,23 +204,113 @@ class Manager:
 
     def _keep_node(self, node: Node) -> Instructions:
         self._open_or_close(node.id)
-        document = {"id": node.id, "name": node.name, "cordoned": node.cordoned, "joined_at": node.joined_at}
-        return [Keep(Put("nodes", node.id, document))]
+        fields = ("id", "name", "cordoned", "drain_until", "joined_at")
+        return [Keep(Put("nodes", node.id, {name: getattr(node, name) for name in fields}))]
 
-    def _judge_silence(self, now: float) -> Instructions:
+    # -- draining
+
+    def _drain(self, event: events.DrainRequested) -> Instructions:
+        if not self._members.knows(event.node_id):
+            return []
+        node = self._members.note(
+            event.node_id,
+            "draining",
+            f"asked for, within {event.until - event.at:.0f} s",
+            event.at,
+            drain_until=event.until,
+        )
+        notice = Notice("node_draining", f"{node.name} is drained", {"node": node.id, "until": event.until})
+        return [*self._keep_node(node), notice, *self._resume_drain(node, event.at)]
+
+    def _resume_drain(self, node: Node, now: float) -> Instructions:
+        if node.drain_until is None:
+            return []
+        return [*self._leases.drain(node.id, now), *self._follow_drains(now)]
+
+    def _follow_drains(self, now: float) -> Instructions:
+        """Ends what is left where the time is over, and lets nodes go that are empty."""
         done: Instructions = []
-        for node, health in self._members.overdue(now):
-            self._members.change(node.id, state=health)
-            self._open_or_close(node.id)
-            done.append(Notice(f"node_{health}", f"{node.name} is {health}", {"node": node.id}))
-            if health == "dead":
-                done += self._leases.lose_node(node.id)
+        for node in self._members.nodes():
+            if node.drain_until is None or node.id in self._retired:
+                continue
+            if now >= node.drain_until:
+                done += self._leases.end_drain(node.id, now)
+            if self._leases.is_empty(node.id):
+                self._retired.add(node.id)
+                self._members.note(node.id, "drained", "nothing is left on it", now)
+                notice = Notice("node_drained", f"{node.name} is empty and may leave", {"node": node.id})
+                done += [notice, RetireNode(node.id)]
         return done
 
+    # -- whether they are alive
+
+    def _reported(self, event: events.NodeReported) -> Instructions:
+        """An agent's slow report: its node is alive, unless others have said meanwhile that it is not."""
+        if not self._members.knows(event.node_id):
+            return []
+        node = self._members.change(event.node_id, metrics=event.metrics, heard_at=event.at)
+        return self._judge([Verdict(node.id, "alive", "its agent reported")], event.at)
+
+    def _agent_started(self, event: events.AgentStarted) -> Instructions:
+        if not self._members.knows(event.node_id):
+            return []
+        self._detector.started(event.node_id, event.endpoint)
+        self._members.change(event.node_id, heard_at=event.at)
+        alive = self._judge([Verdict(event.node_id, "alive", "its agent runs")], event.at)
+        return [*alive, *self._watch_and_probe(event.at)]
+
+    def _observed(self, event: events.PeersObserved) -> Instructions:
+        verdicts = [self._detector.observed(event.by, seen, event.at) for seen in event.observations]
+        return [*self._judge(verdicts, event.at), *self._watch_and_probe(event.at)]
+
+    def _judge(self, verdicts: Iterable[Verdict | None], now: float) -> Instructions:
+        done: Instructions = []
+        for verdict in verdicts:
+            if verdict is not None and self._members.knows(verdict.node_id):
+                done += self._apply(verdict, now)
+        return done
+
+    def _apply(self, verdict: Verdict, now: float) -> Instructions:
+        node = self._members.node(verdict.node_id)
+        if node.state == verdict.state or (node.state == "dead" and verdict.state == "suspect"):
+            return []
+        was = node.state
+        self._members.note(node.id, verdict.state, verdict.reason, now, state=verdict.state)
+        details = {"node": node.id, "reason": verdict.reason}
+        notice = Notice(f"node_{verdict.state}", f"{node.name} is {verdict.state}: {verdict.reason}", details)
+        if verdict.state == "alive":
+            self._members.change(node.id, heard_at=now)
+            if was == "dead":  # it was only silent: it comes back empty, for its allocations were given up
+                self._leases.pool.add_node(node.id, node.resources)
+        self._open_or_close(node.id)
+        if verdict.state == "dead":
+            return [notice, *self._leases.lose_node(node.id, now), *self._leases.serve(now)]
+        return [notice, *(self._leases.serve(now) if verdict.state == "alive" else [])]
+
+    def _judge_silence(self, now: float) -> Instructions:
+        """The outer limit: agents that have not reported for so long, whatever others say."""
+        verdicts = [
+            Verdict(node.id, health, f"no report for {now - node.heard_at:.0f} s")
+            for node, health in self._members.overdue(now)
+            if health != "alive"
+        ]
+        return self._judge(verdicts, now)
+
+    def _watch_and_probe(self, now: float) -> Instructions:
+        agents = [node.id for node in self._members.nodes() if node.state == "alive"]
+        watched = [node.id for node in self._members.nodes() if node.state != "dead"]
+        done: list[Instruction] = [WatchPeers(by, peers) for by, peers in self._detector.new_watches(watched)]
+        return [*done, *(ProbeNode(peer, by) for peer, by in self._detector.due_probes(agents, now))]
+
+    # -- starting again
+
     def _recovered(self, event: events.Recovered) -> Instructions:
-        self._cordoned_before = frozenset(row["id"] for row in event.nodes if row["cordoned"])
+        self._rows_before = {row["id"]: row for row in event.nodes}
         done = self._leases.recovered(event)
         for node in self._members.nodes():  # those that were seen before the rows were read
-            if node.id in self._cordoned_before:
-                done += self._keep_node(self._members.change(node.id, cordoned=True))
+            row = self._rows_before.get(node.id, {})
+            fields = {"cordoned": row.get("cordoned", False), "drain_until": row.get("drain_until")}
+            if any(fields.values()):
+                kept = self._members.change(node.id, **fields)
+                done += [*self._keep_node(kept), *self._resume_drain(kept, event.at)]
         return [*done, *self._leases.serve(event.at)]

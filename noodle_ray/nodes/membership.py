@@ -24,8 +24,23 @@ SUSPECT_AFTER_HEARTBEATS = 1.5
 """An agent that has been silent for this many heartbeat intervals is suspected: nothing new is placed on its node."""
 
 
+HISTORY = 20
+"""Changes of a node's state that are remembered."""
+
+
+class StateChange(Model):
+    """When a node came to be in a state, and why."""
+
+    at: float
+    state: str
+    reason: str
+
+
 class Node(Model):
-    """A node as the manager knows it. `pretended`: its resources were declared by hand for a demonstration."""
+    """A node as the manager knows it. `pretended`: its resources were declared by hand for a demonstration.
+
+    `drain_until`: it is being drained, and whatever is left on it then ends; `history`: its last changes, oldest first.
+    """
 
     id: str
     name: str
@@ -33,10 +48,12 @@ class Node(Model):
     resources: NodeResources
     state: Health = "alive"
     cordoned: bool = False
+    drain_until: float | None = None
     pretended: bool = False
     joined_at: float
     heard_at: float
     metrics: ResourceMetrics | None = None
+    history: tuple[StateChange, ...] = ()
 
     @field_serializer("resources")
     def _in_a_persons_units(self, resources: NodeResources) -> dict[str, Any]:
@@ -45,7 +62,7 @@ class Node(Model):
     @property
     def is_open(self) -> bool:
         """Whether new work may be placed there."""
-        return self.state == "alive" and not self.cordoned
+        return self.state == "alive" and not self.cordoned and self.drain_until is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,11 @@ class Membership:
 
     def change(self, node_id: str, **fields: Any) -> Node:
         return self.put(self.node(node_id).model_copy(update=fields))
+
+    def note(self, node_id: str, word: str, reason: str, at: float, **fields: Any) -> Node:
+        """Changes fields, and remembers what that means and why."""
+        history = (*self.node(node_id).history, StateChange(at=at, state=word, reason=reason))[-HISTORY:]
+        return self.change(node_id, history=history, **fields)
 
     def forget(self, node_id: str) -> None:
         self._nodes.pop(node_id, None)

@@ -10,6 +10,9 @@ from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 
 State = Literal["waiting", "reserving", "held", "releasing", "lost"]
+OnLoss = Literal["fail", "restart", "standby"]
+"""What becomes of an allocation whose node dies: it is lost and its holder told; it is held anew elsewhere; or it goes
+on in a second home, held ready all the time in another failure domain."""
 
 
 class Bundle(Model):
@@ -20,12 +23,21 @@ class Bundle(Model):
     gpu_indices: tuple[int, ...] = ()
 
 
+class Spare(Model):
+    """A second home, held beside the present one: to fall back on, or to move to. `epoch` is what it will have then."""
+
+    epoch: int
+    bundles: tuple[Bundle, ...]
+    ready: bool = False
+
+
 class Allocation(Model):
     """One allocation. Times are seconds since 1970.
 
-    `epoch` counts the homes it has had, so that late news of an old one is told apart; `bundles` is empty while it
-    waits. `wait_until` is when a waiting one gives up (None: never), `waits_for` why it did not fit when it was last
-    tried, and `position` its place in the queue, 1 for the next.
+    `epoch` counts the homes it has had, so that late news of an old one is told apart, and `last_epoch` those that
+    were ever asked for; `bundles` is empty while it waits. `domain` is the node label whose values are failure domains
+    ("": each node is one). `wait_until` is when a waiting one gives up (None: never), `waits_for` why it did not fit
+    when it was last tried, and `position` its place in the queue, 1 for the next.
     """
 
     id: str
@@ -41,6 +53,10 @@ class Allocation(Model):
     wait_until: float | None = None
     waits_for: str = ""
     position: int | None = None
+    on_loss: OnLoss = "fail"
+    domain: str = ""
+    last_epoch: int = 0
+    spare: Spare | None = None
     created_at: float
     explanation: Explanation | None = None
 
@@ -48,6 +64,11 @@ class Allocation(Model):
     def group(self) -> str:
         """The name of its Ray placement group, and its fencing token: another home has another."""
         return f"{self.id}.{self.epoch}"
+
+    @property
+    def spare_group(self) -> str:
+        """The name of the second home's group; "" where there is none."""
+        return f"{self.id}.{self.spare.epoch}" if self.spare else ""
 
     @property
     def node_ids(self) -> tuple[str, ...]:

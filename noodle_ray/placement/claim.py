@@ -8,6 +8,7 @@ from uuid import uuid4
 from pydantic import Field
 
 from noodle_ray.base_model import Model
+from noodle_ray.placement.allocation import OnLoss
 from noodle_ray.placement.request import Request
 
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
@@ -24,6 +25,7 @@ class Claim(Model):
 
     `priority`: higher ones are served first. `wait_s`: how long it may wait for room: None as long as it takes, 0 not
     at all. `owner`: with whose end it ends ("" with nobody's). `lease_s`: it ends unless it is renewed that often.
+    `on_loss`: what becomes of it when its node dies; `domain`: the node label that a standby differs in ("": the node).
     Raises InvalidInput.
     """
 
@@ -34,3 +36,5 @@ class Claim(Model):
     owner: str = ""
     lease_s: Annotated[float, Field(gt=0)] | None = None
     wait_s: WaitSeconds | None = None
+    on_loss: OnLoss = "fail"
+    domain: Annotated[str, Field(max_length=253)] = ""

@@ -318,6 +318,14 @@ class ResourcePool:
             if not self._apart[key]:
                 del self._apart[key]
 
+    def rename(self, allocation_id: str, new_id: str) -> None:
+        """What is held under one id is held under another from now on. Raises NotFound, Conflict."""
+        bundles, key = self.bundles(allocation_id), self._key_of.get(allocation_id)
+        if new_id in self._holdings:
+            raise Conflict(f"allocation {new_id} is held already")
+        self.deallocate(allocation_id)
+        self.restore(new_id, bundles, key)
+
     def correct_gpus(self, allocation_id: str, bundle: int, gpu_indices: tuple[int, ...]) -> None:
         """Books a bundle onto the GPUs that Ray really gave it. Raises NotFound."""
         bundles = list(self.bundles(allocation_id))

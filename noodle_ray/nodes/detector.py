@@ -1,0 +1,148 @@
+"""The detector: from what agents observe of each other to which node is suspected, and which is dead.
+
+A node that one agent does not hear any more is suspected at once. It is dead when two others, asked to probe it, got
+no answer either, while all of them went on living; or at once when its ports are closed, for then its kernel says so.
+One agent that hears it is enough to clear it. With fewer than two others only the outer limit decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from noodle_ray.nodes.peers import Endpoint, Observation, Peer
+
+WATCHERS = 3
+"""Agents that watch each node: one that hears nothing is enough to suspect it."""
+
+PROBERS = 3
+VOTES = 2
+"""Agents that are asked to probe a suspected node, and how many of them must fail."""
+
+ROUND_S = 2.5
+"""After this long without a verdict others are asked."""
+
+DEAF_S = 10.0
+"""For how long an agent that does not hear what others reach is not listened to about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a node is from now on, and why."""
+
+    node_id: str
+    state: Literal["alive", "suspect", "dead"]
+    reason: str
+
+
+@dataclass(slots=True)
+class _Case:
+    """One suspected node: who hears nothing, since when probing goes on, who failed, and how many rounds there were."""
+
+    silent_for: set[str] = field(default_factory=set)
+    asked_at: float = float("-inf")
+    failed: set[str] = field(default_factory=set)
+    rounds: int = 0
+
+
+class Detector:
+    """Verdicts from observations. Who may watch and probe (`agents`) is told each time: those that are alive."""
+
+    def __init__(self) -> None:
+        self._endpoints: dict[str, Endpoint] = {}
+        self._cases: dict[str, _Case] = {}
+        self._watching: dict[str, tuple[Peer, ...]] = {}
+        self._deaf: dict[tuple[str, str], float] = {}
+
+    def started(self, node_id: str, endpoint: Endpoint) -> None:
+        """Its agent runs there, perhaps anew."""
+        self._endpoints[node_id] = endpoint
+        self._watching.pop(node_id, None)
+        self._close(node_id)
+
+    def forget(self, node_id: str) -> None:
+        """The node has left."""
+        self._endpoints.pop(node_id, None)
+        self._watching.pop(node_id, None)
+        self._close(node_id)
+
+    def _close(self, node_id: str) -> None:
+        self._cases.pop(node_id, None)
+        self._deaf = {pair: until for pair, until in self._deaf.items() if node_id not in pair}
+
+    def has_agent(self, node_id: str) -> bool:
+        """Whether there is an agent to be asked of the node."""
+        return node_id in self._endpoints
+
+    # -- who watches whom
+
+    def new_watches(self, agents: Collection[str]) -> Iterator[tuple[str, tuple[Peer, ...]]]:
+        """The agents whose peers have changed, with their peers: each node is watched by the next few on a ring."""
+        ring = sorted((node_id for node_id in agents if node_id in self._endpoints), key=_place)
+        for place, by in enumerate(ring):
+            watched = [ring[(place + step) % len(ring)] for step in range(1, min(WATCHERS, len(ring) - 1) + 1)]
+            peers = tuple(Peer(node_id, self._endpoints[node_id]) for node_id in watched)
+            if self._watching.get(by) != peers:
+                self._watching[by] = peers
+                yield by, peers
+
+    # -- what they say
+
+    def observed(self, by: str, seen: Observation, now: float) -> Verdict | None:
+        """Takes an agent's observation; gives the verdict that follows from it alone."""
+        node_id = seen.node_id
+        if node_id not in self._endpoints:
+            return None
+        match seen.what:
+            case "heard":
+                self._deaf.pop((by, node_id), None)
+                self._cases.pop(node_id, None)
+                return Verdict(node_id, "alive", f"heard by {_short(by)}")
+            case "gone":
+                self._cases.pop(node_id, None)
+                return Verdict(node_id, "dead", f"its raylet's port is closed, says {_short(by)}")
+            case "agent gone":
+                return Verdict(node_id, "suspect", f"its agent's port is closed, says {_short(by)}")
+            case "silent":
+                if self._deaf.get((by, node_id), float("-inf")) > now:
+                    return None  # others hear it: it is their link that is cut
+                self._cases.setdefault(node_id, _Case()).silent_for.add(by)
+                return Verdict(node_id, "suspect", f"silent for {seen.silent_for_s:.1f} s, says {_short(by)}")
+
+    def probed(self, node_id: str, by: str, reached: bool, now: float) -> Verdict | None:
+        """Takes the outcome of a probe; gives the verdict, where there is one now."""
+        case = self._cases.get(node_id)
+        if case is None:
+            return None
+        if reached:
+            del self._cases[node_id]
+            self._deaf |= {(watcher, node_id): now + DEAF_S for watcher in case.silent_for - {by}}
+            return Verdict(node_id, "alive", f"reached by {_short(by)}")
+        case.failed.add(by)
+        if len(case.failed) < VOTES:
+            return None
+        del self._cases[node_id]
+        return Verdict(node_id, "dead", f"not reached by {' and '.join(_short(one) for one in sorted(case.failed))}")
+
+    def due_probes(self, agents: Collection[str], now: float) -> Iterator[tuple[Peer, tuple[str, ...]]]:
+        """Who is to be probed now, and by whom."""
+        for node_id, case in self._cases.items():
+            probers = sorted((one for one in agents if one != node_id and one in self._endpoints), key=_place)
+            if len(probers) < VOTES or now - case.asked_at < ROUND_S:
+                continue
+            first = int(_place(f"{node_id}{case.rounds}"), 16) % len(probers)
+            chosen = tuple((probers * 2)[first : first + min(PROBERS, len(probers))])
+            case.asked_at, case.failed = now, set()
+            case.rounds += 1
+            yield Peer(node_id, self._endpoints[node_id]), chosen
+
+
+def _place(node_id: str) -> str:
+    """A node's place on the ring: the same for everybody, whatever the order in which nodes joined."""
+    return hashlib.blake2b(node_id.encode(), digest_size=8).hexdigest()
+
+
+def _short(node_id: str) -> str:
+    return node_id[:8]
