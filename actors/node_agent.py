@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import psutil
 import ray
 import structlog
 
-from noodle_ray.actors import ray_state
+from noodle_ray.actors import probes, ray_state
+from noodle_ray.actors.gpu_metrics import measure_gpus
 from noodle_ray.nodes.metrics import ResourceMetrics
+from noodle_ray.nodes.peers import Observation, Peer
 from noodle_ray.nodes.picked_gpus import PickedGpus, read_picked_gpus
 from noodle_ray.settings import Settings
 
@@ -38,7 +41,7 @@ def measure(disk_path: str = "/") -> ResourceMetrics:
         disk_used_bytes=disk.used,
         network_sent_bytes=network.bytes_sent,
         network_received_bytes=network.bytes_recv,
-        gpus=(),
+        gpus=measure_gpus(),
         taken_at=time.time(),
     )
 
@@ -69,18 +72,56 @@ class GpuWatch:
 
 
 class NodeAgent:
-    """Reports every heartbeat interval; measures anew when the monitoring interval has passed."""
+    """Reports every heartbeat interval, watches the nodes that the manager names, and answers those that watch it.
+
+    It measures anew when the monitoring interval has passed.
+    """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, node_id: str, manager: Any, settings: Settings, has_gpus: bool
     ) -> None:
         self._node_id, self._manager, self._settings = node_id, manager, settings
+        self._keys: list[bytes] = []
+        self._address = ray_state.own_address()
+        self._answering, self._port = await probes.Answering.start(
+            node_id, probes.host_of(self._address), lambda: self._keys, probes.RayletPulse().is_well
+        )
+        self._watching = probes.Watching(
+            settings.node_probe_interval_ms / 1000, settings.node_suspect_after_ms / 1000, self._tell
+        )
         self._gpus = GpuWatch(node_id, ray_state.log_directory() / "debug_state.txt")
         self._metrics = await asyncio.to_thread(measure)
-        work = [self._report_for_ever(), *([self._watch_gpus_for_ever()] if has_gpus else [])]
-        self._loops = [asyncio.get_running_loop().create_task(loop) for loop in work]
+        work = [self._report_for_ever(), self._watching.run(), *([self._watch_gpus_for_ever()] if has_gpus else [])]
+        self._tasks = {asyncio.get_running_loop().create_task(loop) for loop in work}
+
+    # -- watching other nodes
+
+    async def endpoint(self) -> tuple[str, int]:
+        """Where it answers probes."""
+        return self._address, self._port
+
+    async def watch(self, peers: Sequence[Peer], key: bytes) -> None:
+        """Watches these from now on; probes are signed with the key. The one before is good for answers still."""
+        if key not in self._keys:
+            self._keys = [*self._keys[-1:], key]
+        await self._watching.watch(peers, key)
+
+    async def probe(self, peer: Peer, key: bytes) -> bool:
+        """Whether a suspected node answers now."""
+        return await probes.probe(peer, key, self._settings.node_confirm_ms / 1000)
+
+    def _tell(self, seen: tuple[Observation, ...]) -> None:
+        task = asyncio.get_running_loop().create_task(self._deliver_news(seen))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver_news(self, seen: tuple[Observation, ...]) -> None:
+        await self._deliver(self._manager.peers_observed.remote(self._node_id, seen))
+
+    # -- reporting
 
     async def _report_for_ever(self) -> None:
+        await self._deliver(self._manager.agent_started.remote(self._node_id, self._address, self._port))
         while True:
             await self._report_once()
             await asyncio.sleep(self._settings.node_heartbeat_interval_ms / 1000)

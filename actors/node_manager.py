@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import secrets
 import sys
 import time
+from collections import defaultdict, deque
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -20,14 +23,18 @@ from noodle_ray.actors.journal import Journal
 from noodle_ray.actors.manager_metrics import ManagerMetrics
 from noodle_ray.actors.names import NAMESPACE, NODE_MANAGER, agent_name
 from noodle_ray.actors.node_agent import NodeAgent
+from noodle_ray.actors.ray_errors import first_line
 from noodle_ray.actors.ray_view import RayView
 from noodle_ray.errors import NoodleError, NotFound
 from noodle_ray.nodes import events, instructions
+from noodle_ray.nodes.event_log import ClusterEvent, EventLog
 from noodle_ray.nodes.leases import pinned
 from noodle_ray.nodes.manager import Manager
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
+from noodle_ray.nodes.peers import Endpoint, Observation, Peer
 from noodle_ray.nodes.picked_gpus import PickedGpus
+from noodle_ray.nodes.probe_messages import KEY_BYTES
 from noodle_ray.placement import kernels
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
@@ -50,6 +57,13 @@ COMPARE_INTERVAL_S = 10.0
 """How often the ledger is compared with Ray's groups, and the autoscaler's configuration is read."""
 
 
+MEASUREMENTS = 60
+"""Measurements of each node that are kept for whoever looks."""
+
+PROBE_TIMEOUT_S = 2.0
+"""How much longer than the probe an agent's answer about another node may take: it may be gone itself."""
+
+
 class NodeManager:
     """Allocations and nodes of one cluster. One of it runs, on the head; killed, it comes back with all it promised."""
 
@@ -65,6 +79,12 @@ class NodeManager:
         self._held = Answers[Allocation]()
         self._queued = Answers[Allocation]()
         self._released = Answers[None]()
+        self._changed = Answers[None]()
+        self._happened = Answers[None]()
+        self._log = EventLog()
+        self._measured: dict[str, deque[ResourceMetrics]] = defaultdict(lambda: deque(maxlen=MEASUREMENTS))
+        self._probe_key = secrets.token_bytes(KEY_BYTES)
+        self._raylet_ports: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._agents: dict[str, Any] = {}
         self._others_groups: set[str] = set()
@@ -157,6 +177,39 @@ class NodeManager:
         await self._journal.kept()
         return self._core.node(node_id)
 
+    async def drain(self, node_id: str, deadline_s: float) -> Node:
+        """Places nothing new there, moves what is movable, and lets the node go when it is empty or the time is over.
+
+        Raises NotFound.
+        """
+        self._core.node(node_id)
+        now = time.time()
+        self._handle(events.DrainRequested(node_id, until=now + deadline_s, at=now))
+        await self._journal.kept()
+        return self._core.node(node_id)
+
+    async def node_events(self, since: int, wait_s: float) -> list[ClusterEvent]:
+        """What happened after the event of that number; waits for something, but not longer than `wait_s`."""
+        if not self._log.since(since) and wait_s > 0:
+            await _within(wait_s, self._happened.expect(""))
+        return self._log.since(since)
+
+    async def node_metrics(self, node_id: str) -> list[ResourceMetrics]:
+        """The last measurements of the node, oldest first. Raises NotFound."""
+        self._core.node(node_id)
+        return list(self._measured[node_id])
+
+    async def changed(self, allocation_id: str, mark: str, wait_s: float) -> Allocation:
+        """The allocation as soon as its mark is another, or as it is after `wait_s`. Raises NotFound."""
+        if self._core.allocation(allocation_id).mark == mark and wait_s > 0:
+            await _within(wait_s, self._changed.expect(allocation_id))
+        return self._core.allocation(allocation_id)
+
+    async def move_confirmed(self, allocation_id: str, epoch: int) -> None:
+        """The holder works in the allocation's second home: the first is given up."""
+        self._handle(events.MoveConfirmed(allocation_id, epoch, at=time.time()))
+        await self._journal.kept()
+
     async def totals(self) -> dict[str, Any]:
         return self._core.totals()
 
@@ -173,7 +226,17 @@ class NodeManager:
 
     async def report(self, node_id: str, metrics: ResourceMetrics) -> None:
         """A NodeAgent's report."""
+        self._measured[node_id].append(metrics)
         self._handle(events.NodeReported(node_id, metrics, at=time.time()))
+
+    async def agent_started(self, node_id: str, address: str, port: int) -> None:
+        """A NodeAgent runs, perhaps anew, and answers probes there."""
+        endpoint = Endpoint(address, port, self._raylet_ports.get(node_id, 0))
+        self._handle(events.AgentStarted(node_id, endpoint, at=time.time()))
+
+    async def peers_observed(self, by: str, seen: tuple[Observation, ...]) -> None:
+        """What a NodeAgent observed of the nodes that it watches."""
+        self._handle(events.PeersObserved(by, seen, at=time.time()))
 
     async def report_gpus(self, picked: Sequence[PickedGpus]) -> None:
         """What a NodeAgent saw of Ray's choice of GPUs. Groups of others, or gone by now, are passed over."""
@@ -201,16 +264,29 @@ class NodeManager:
             match instruction:
                 case instructions.Keep(change):
                     self._journal.add(change)
+                    self._changed.resolve(change.key, None)
                 case instructions.CreateGroup():
                     self._spawn(self._create_group(instruction))
                 case instructions.RemoveGroup():
                     self._spawn(self._remove_group(instruction))
                 case instructions.AskForNodes(rooms):
                     self._spawn(asyncio.to_thread(autoscaler.ask, rooms))
-                case instructions.Notice(kind, message, details, warns):
-                    (log.warning if warns else log.info)(kind, message=message, **details)
+                case instructions.WatchPeers(by, peers):
+                    self._spawn(self._have_watch(by, peers))
+                case instructions.ProbeNode(peer, by):
+                    for agent in by:
+                        self._spawn(self._have_probed(agent, peer))
+                case instructions.RetireNode(node_id):
+                    self._spawn(self._retire(node_id))
+                case instructions.Notice():
+                    self._note(instruction)
                 case _:
                     self._tell(instruction)
+
+    def _note(self, notice: instructions.Notice) -> None:
+        (log.warning if notice.warns else log.info)(notice.kind, message=notice.message, **notice.details)
+        self._log.add(notice.kind, notice.message, dict(notice.details), at=time.time())
+        self._happened.resolve("", None)
 
     def _tell(self, instruction: instructions.Instruction) -> None:
         """Answers those who wait for it."""
@@ -245,6 +321,28 @@ class NodeManager:
         if not await self._groups.remove(order.group):
             log.warning("group_still_there", group=order.group)
         self._handle(events.GroupRemoved(order.allocation_id, order.epoch, at=time.time()))
+
+    async def _have_watch(self, by: str, peers: Sequence[Peer]) -> None:
+        try:
+            await self._agents[by].watch.remote(peers, self._probe_key)
+        except (ray.exceptions.RayError, KeyError) as error:
+            log.info("agent_not_told", node=by, error=first_line(error))  # it is told again when it has started anew
+
+    async def _have_probed(self, by: str, peer: Peer) -> None:
+        """No answer is no vote: the agent that was asked may be gone itself."""
+        asked_for_s = self._settings.node_confirm_ms / 1000 + PROBE_TIMEOUT_S
+        try:
+            async with asyncio.timeout(asked_for_s):
+                reached = await self._agents[by].probe.remote(peer, self._probe_key)
+        except (ray.exceptions.RayError, KeyError, TimeoutError) as error:
+            log.info("probe_not_made", node=peer.node_id, by=by, error=first_line(error))
+            return
+        self._handle(events.NodeProbed(peer.node_id, by, reached, at=time.time()))
+
+    async def _retire(self, node_id: str) -> None:
+        await self._journal.kept()
+        if not await asyncio.to_thread(ray_state.drain_node, node_id, "drained by noodle-ray"):
+            log.warning("node_stays", node=node_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -285,12 +383,25 @@ class NodeManager:
         known = {node.id for node in self._core.nodes()}
         for node_id in sorted(known - live.keys()):
             self._agents.pop(node_id, None)
+            self._measured.pop(node_id, None)
+            self._raylet_ports.pop(node_id, None)
             self._handle(events.NodeLeft(node_id, at=now))
         for node_id in sorted(live.keys() - known):
             node = live[node_id]
             self._handle(events.NodeJoined(node.id, node.name, node.address, node.resources, node.pretended, at=now))
         for node_id in sorted(live.keys() - self._agents.keys()):
+            self._raylet_ports[node_id] = live[node_id].raylet_port
             self._agents[node_id] = self._start_agent(live[node_id])
+            self._spawn(self._greet(node_id))
+
+    async def _greet(self, node_id: str) -> None:
+        """An agent from before a restart of this manager does not tell it again where it answers."""
+        try:
+            address, port = await self._agents[node_id].endpoint.remote()
+        except (ray.exceptions.RayError, KeyError) as error:
+            log.info("agent_not_greeted", node=node_id, error=first_line(error))
+            return
+        await self.agent_started(node_id, address, port)
 
     def _start_agent(self, node: ray_state.RayNode) -> Any:
         return (
@@ -344,6 +455,13 @@ class NodeManager:
         if inputs is not None:
             prices = await asyncio.to_thread(compute, inputs)
             self._handle(events.Priced(prices, at=time.time()))
+
+
+async def _within(seconds: float, answer: asyncio.Future[None]) -> None:
+    """Waits for it, but not for longer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.shield(answer)
 
 
 def _others(

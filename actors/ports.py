@@ -18,7 +18,9 @@ from noodle_ray.errors import NotFound, Unavailable
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.gateway.ports import Ports
+from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
+from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.nodes.snapshot import Snapshot
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
@@ -86,6 +88,16 @@ class ActorNodes:
         node: Node = await self._manager.ask("cordon", node_id, cordoned)
         return node
 
+    async def drain(self, node_id: str, deadline_s: float) -> Node:
+        node: Node = await self._manager.ask("drain", node_id, deadline_s)
+        return node
+
+    async def metrics(self, node_id: str) -> list[ResourceMetrics]:
+        return list(await self._manager.ask("node_metrics", node_id))
+
+    async def events(self, since: int, wait_s: float) -> list[ClusterEvent]:
+        return list(await self._manager.ask_again("node_events", since, wait_s))
+
 
 class ActorResources:
     """The port `Resources` over the node manager."""
@@ -121,6 +133,15 @@ class ActorResources:
     async def renew(self, allocation_id: str, fence: str | None = None) -> Allocation:
         allocation: Allocation = await self._manager.ask_again("renew", allocation_id, fence)
         return allocation
+
+    async def changed(self, allocation_id: str, fence: str, wait_s: float) -> Allocation:
+        """The allocation as soon as something about it has changed, or as it is after `wait_s` seconds."""
+        allocation: Allocation = await self._manager.ask_again("changed", allocation_id, fence, wait_s)
+        return allocation
+
+    async def move_confirmed(self, allocation_id: str, epoch: int) -> None:
+        """The holder works in the second home of this epoch: the first is not needed any more."""
+        await self._manager.ask_again("move_confirmed", allocation_id, epoch)
 
     async def snapshot(self) -> Snapshot:
         snapshot: Snapshot = pickle.loads(await self._manager.ask("snapshot"))  # noqa: S301  # our own manager's

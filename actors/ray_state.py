@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ from noodle_ray.nodes.instructions import PinnedBundle
 from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
 from noodle_ray.resources import NodeResources, to_units
 
+DRAIN_MS = 2_000
+"""What is left of a node that was drained ends by then."""
+
+_PREEMPTION = 2
+"""Ray's DRAIN_NODE_REASON_PREEMPTION: the node goes at the deadline, whatever is left on it."""
+
 _NOT_CUSTOM = re.compile(r"CPU|GPU|memory|object_store_memory|node:.*|accelerator_type:.*|.*_group_.*|bundle_group.*")
 
 
@@ -30,6 +37,7 @@ class RayNode:
     address: str
     resources: NodeResources
     pretended: bool
+    raylet_port: int = 0
 
 
 def live_nodes() -> dict[str, RayNode]:
@@ -50,7 +58,27 @@ def _read_node(node: Mapping[str, object]) -> RayNode:
         custom_units=custom_units(amounts),
     )
     address = str(node["NodeManagerAddress"])
-    return RayNode(str(node["NodeID"]), labels.get(NAME_LABEL, address), address, resources, PRETENDED_LABEL in labels)
+    return RayNode(
+        id=str(node["NodeID"]),
+        name=labels.get(NAME_LABEL, address),
+        address=address,
+        resources=resources,
+        pretended=PRETENDED_LABEL in labels,
+        raylet_port=int(str(node["NodeManagerPort"])),
+    )
+
+
+def own_address() -> str:
+    """The address under which Ray knows this process's node."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def drain_node(node_id: str, message: str) -> bool:
+    """Has Ray let the node go: it starts nothing more there and ends its raylet. False where Ray refuses that."""
+    client = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
+    deadline_ms = int(time.time() * 1000) + DRAIN_MS
+    accepted, _ = client.drain_node(node_id, _PREEMPTION, message, deadline_ms)
+    return bool(accepted)
 
 
 def custom_units(amounts: Mapping[str, float]) -> dict[str, int]:

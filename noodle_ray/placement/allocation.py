@@ -71,6 +71,11 @@ class Allocation(Model):
         return f"{self.id}.{self.spare.epoch}" if self.spare else ""
 
     @property
+    def mark(self) -> str:
+        """Another one after each change that matters to its holder."""
+        return f"{self.group} {self.state} {self.spare_group} {self.spare is not None and self.spare.ready}"
+
+    @property
     def node_ids(self) -> tuple[str, ...]:
         """The nodes that it is on, each once."""
         return tuple(dict.fromkeys(bundle.node_id for bundle in self.bundles))
