@@ -84,7 +84,7 @@ class NodeAgent:
         self._keys: list[bytes] = []
         self._address = ray_state.own_address()
         self._answering, self._port = await probes.Answering.start(
-            node_id, probes.host_of(self._address), lambda: self._keys, probes.RayletPulse().is_well
+            node_id, probes.host_of(self._address), lambda: self._keys, probes.RayletPulse().feel
         )
         self._watching = probes.Watching(
             settings.node_probe_interval_ms / 1000, settings.node_suspect_after_ms / 1000, self._tell

@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from noodle_ray.nodes.peers import Endpoint, Observation, Peer, PeerWatch
 from noodle_ray.nodes.probe_messages import ProbeMessage, unpack
@@ -19,11 +19,17 @@ PROBE_PAUSE_S = 0.15
 CONNECT_TIMEOUT_S = 0.5
 
 
-class Answering(asyncio.DatagramProtocol):
-    """Answers probes of this node, as long as its raylet lives and runs. `keys`: all that are valid now."""
+Pulse = Literal["beats", "stopped", "gone"]
 
-    def __init__(self, node_id: str, keys: Callable[[], Iterable[bytes]], is_well: Callable[[], bool]) -> None:
-        self._node_id, self._keys, self._is_well = node_id, keys, is_well
+
+class Answering(asyncio.DatagramProtocol):
+    """Answers probes of this node while its raylet runs; closes its port when that is gone.
+
+    `keys`: all that are valid now.
+    """
+
+    def __init__(self, node_id: str, keys: Callable[[], Iterable[bytes]], pulse: Callable[[], Pulse]) -> None:
+        self._node_id, self._keys, self._pulse = node_id, keys, pulse
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)  # which it is, though not by its class
@@ -31,16 +37,23 @@ class Answering(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str | int, int]) -> None:
         for key in self._keys():
             probe = unpack(data, self._node_id, key)
-            if probe is not None and probe.kind == "probe" and self._is_well():
-                self._transport.sendto(probe.answer().pack(key), addr)
+            if probe is not None and probe.kind == "probe":
+                self._answer(probe.answer().pack(key), addr)
+
+    def _answer(self, answer: bytes, addr: tuple[str | int, int]) -> None:
+        match self._pulse():
+            case "beats":
+                self._transport.sendto(answer, addr)
+            case "gone":  # this process ends soon too, but not soon enough
+                self._transport.close()
 
     @classmethod
     async def start(
-        cls, node_id: str, address: str, keys: Callable[[], Iterable[bytes]], is_well: Callable[[], bool]
+        cls, node_id: str, address: str, keys: Callable[[], Iterable[bytes]], pulse: Callable[[], Pulse]
     ) -> tuple[asyncio.DatagramTransport, int]:
         """Listens on any free port of the address; the transport and the port."""
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(lambda: cls(node_id, keys, is_well), local_addr=(address, 0))
+        transport, _ = await loop.create_datagram_endpoint(lambda: cls(node_id, keys, pulse), local_addr=(address, 0))
         return transport, int(transport.get_extra_info("sockname")[1])
 
 
@@ -170,18 +183,19 @@ async def probe(peer: Peer, key: bytes, for_s: float) -> bool:
 
 
 class RayletPulse:
-    """Whether the raylet that started this process is there and runs: it may be gone, or stopped."""
+    """Whether the raylet that started this process is there, and whether it runs."""
 
     def __init__(self) -> None:
         self._pid = os.getppid()
 
-    def is_well(self) -> bool:
+    def feel(self) -> Pulse:
         if os.getppid() != self._pid:
-            return False
+            return "gone"
         status = Path(f"/proc/{self._pid}/stat")
         if not status.exists():  # no such files on this system: its presence must do
-            return True
-        return status.read_text().rpartition(")")[2].split()[0] not in ("T", "t", "Z", "X")
+            return "beats"
+        state = status.read_text().rpartition(")")[2].split()[0]
+        return "gone" if state in ("Z", "X") else "stopped" if state in ("T", "t") else "beats"
 
 
 def host_of(address: str) -> str:

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from noodle_ray.actors.probes import Answering, Watching, is_open, probe
+from noodle_ray.actors.probes import Answering, Pulse, Watching, is_open, probe
 from noodle_ray.nodes.peers import Endpoint, Observation, Peer
 
 KEY = b"k" * 32
@@ -18,12 +21,12 @@ class Target:
     """A node's agent, and a listening port in the place of its raylet."""
 
     def __init__(self) -> None:
-        self.is_well = True
+        self.pulse: Pulse = "beats"
         self.keys = [KEY]
 
     async def start(self) -> Peer:
         self.raylet = await asyncio.start_server(lambda reader, writer: writer.close(), HOST, 0)
-        self.agent, port = await Answering.start("target", HOST, lambda: self.keys, lambda: self.is_well)
+        self.agent, port = await Answering.start("target", HOST, lambda: self.keys, lambda: self.pulse)
         return Peer("target", Endpoint(HOST, port, self.raylet.sockets[0].getsockname()[1]))
 
     async def stop(self) -> None:
@@ -65,11 +68,11 @@ async def test_one_that_stops_answering_is_silent_and_then_heard_again(target: T
     async with watching(await target.start()) as watcher:
         await asyncio.sleep(0.5)
         assert watcher.told.empty()
-        target.is_well = False
+        target.pulse = "stopped"
         seen = await watcher.next()
         assert (seen.node_id, seen.what) == ("target", "silent")
         assert seen.silent_for_s >= 0.3
-        target.is_well = True
+        target.pulse = "beats"
         while seen.what == "silent":
             seen = await watcher.next()
         assert seen.what == "heard"
@@ -78,7 +81,7 @@ async def test_one_that_stops_answering_is_silent_and_then_heard_again(target: T
 async def test_a_closed_agent_is_told_from_a_closed_raylet(target: Target) -> None:
     async with watching(await target.start()) as watcher:
         await asyncio.sleep(0.1)
-        target.agent.close()
+        target.pulse = "gone"
         assert (await watcher.next()).what == "agent gone"
         target.raylet.close()
         await target.raylet.wait_closed()
@@ -94,7 +97,7 @@ async def test_a_probe_reaches_whoever_answers_and_no_other(target: Target) -> N
     assert not await probe(peer, b"x" * 32, 0.3)
     target.keys = [b"x" * 32, KEY]  # a new manager's key, and the one before
     assert await probe(peer, KEY, 2.0)
-    target.is_well = False
+    target.pulse = "stopped"
     assert not await probe(peer, KEY, 0.3)
 
 
@@ -111,3 +114,32 @@ async def test_only_a_refusal_says_that_a_port_is_closed(target: Target, monkeyp
     monkeypatch.setattr(asyncio, "open_connection", hang)
     monkeypatch.setattr("noodle_ray.actors.probes.CONNECT_TIMEOUT_S", 0.05)
     assert await is_open(peer.endpoint)
+
+
+def test_a_raylet_that_is_stopped_is_told_from_one_that_is_gone() -> None:
+    raylet = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True)
+    assert raylet.stdout is not None
+    said = [raylet.stdout.readline().strip()]
+    raylet.send_signal(signal.SIGSTOP)
+    said.append(raylet.stdout.readline().strip())
+    raylet.send_signal(signal.SIGCONT)
+    said.append(raylet.stdout.readline().strip())
+    raylet.kill()
+    said.append(raylet.stdout.readline().strip())
+    raylet.wait()
+    raylet.stdout.close()
+    assert said == ["beats", "stopped", "beats", "gone"]
+
+
+CHILD = """
+import os, time
+if os.fork():
+    time.sleep(60)
+from noodle_ray.actors.probes import RayletPulse
+pulse, last, end = RayletPulse(), "", time.monotonic() + 30
+while last != "gone" and time.monotonic() < end:
+    if (now := pulse.feel()) != last:
+        last = now
+        print(now, flush=True)
+    time.sleep(0.01)
+"""
