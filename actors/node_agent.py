@@ -82,9 +82,9 @@ class NodeAgent:
     ) -> None:
         self._node_id, self._manager, self._settings = node_id, manager, settings
         self._keys: list[bytes] = []
-        self._address = ray_state.own_address()
+        self._address, self._raylet = ray_state.own_address(), probes.Raylet()
         self._answering, self._port = await probes.Answering.start(
-            node_id, probes.host_of(self._address), lambda: self._keys, probes.RayletPulse().feel
+            node_id, probes.host_of(self._address), lambda: self._keys, self._raylet.pulse
         )
         self._watching = probes.Watching(
             settings.node_probe_interval_ms / 1000, settings.node_suspect_after_ms / 1000, self._tell
@@ -109,6 +109,10 @@ class NodeAgent:
     async def probe(self, peer: Peer, key: bytes) -> bool:
         """Whether a suspected node answers now."""
         return await probes.probe(peer, key, self._settings.node_confirm_ms / 1000)
+
+    async def leave(self) -> None:
+        """Has this node's raylet end in good order, as `ray stop` does; this agent ends with it."""
+        self._raylet.end()
 
     def _tell(self, seen: tuple[Observation, ...]) -> None:
         task = asyncio.get_running_loop().create_task(self._deliver_news(seen))

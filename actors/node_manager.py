@@ -340,9 +340,13 @@ class NodeManager:
         self._handle(events.NodeProbed(peer.node_id, by, reached, at=time.time()))
 
     async def _retire(self, node_id: str) -> None:
+        """Ray starts nothing more there; then the raylet is asked to end, for our agent itself keeps it from idling."""
         await self._journal.kept()
-        if not await asyncio.to_thread(ray_state.drain_node, node_id, "drained by noodle-ray"):
-            log.warning("node_stays", node=node_id)
+        await asyncio.to_thread(ray_state.drain_node, node_id, "drained by noodle-ray")
+        try:
+            await self._agents[node_id].leave.remote()
+        except (ray.exceptions.RayError, KeyError) as error:
+            log.info("node_leaves", node=node_id, error=first_line(error))  # it may be gone before it has answered
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -182,13 +183,18 @@ async def probe(peer: Peer, key: bytes, for_s: float) -> bool:
     return True
 
 
-class RayletPulse:
-    """Whether the raylet that started this process is there, and whether it runs."""
+class Raylet:
+    """The raylet that started this process: whether it is there, and whether it runs."""
 
     def __init__(self) -> None:
         self._pid = os.getppid()
 
-    def feel(self) -> Pulse:
+    def end(self) -> None:
+        """Asks it to end in good order."""
+        if self.pulse() != "gone":
+            os.kill(self._pid, signal.SIGTERM)
+
+    def pulse(self) -> Pulse:
         if os.getppid() != self._pid:
             return "gone"
         status = Path(f"/proc/{self._pid}/stat")

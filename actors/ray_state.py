@@ -20,7 +20,7 @@ from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
 from noodle_ray.resources import NodeResources, to_units
 
 DRAIN_MS = 2_000
-"""What is left of a node that was drained ends by then."""
+"""A node that was drained is told to Ray as one that ends by then."""
 
 _PREEMPTION = 2
 """Ray's DRAIN_NODE_REASON_PREEMPTION: the node goes at the deadline, whatever is left on it."""
@@ -73,12 +73,10 @@ def own_address() -> str:
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
-def drain_node(node_id: str, message: str) -> bool:
-    """Has Ray let the node go: it starts nothing more there and ends its raylet. False where Ray refuses that."""
+def drain_node(node_id: str, message: str) -> None:
+    """Has Ray start nothing more on the node, which is about to end."""
     client = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
-    deadline_ms = int(time.time() * 1000) + DRAIN_MS
-    accepted, _ = client.drain_node(node_id, _PREEMPTION, message, deadline_ms)
-    return bool(accepted)
+    client.drain_node(node_id, _PREEMPTION, message, int(time.time() * 1000) + DRAIN_MS)
 
 
 def custom_units(amounts: Mapping[str, float]) -> dict[str, int]:

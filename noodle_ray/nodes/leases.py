@@ -128,13 +128,22 @@ class Leases:
 
     def lose_node(self, node_id: str, now: float) -> Instructions:
         """Takes a node out of the ledger: what was there is lost, or goes on elsewhere, by priority."""
-        if self.pool.has_node(node_id):
-            self.pool.remove_node(node_id)
+        self._take_out(node_id)
         self._others.pop(node_id, None)
         self._draining.discard(node_id)
         self._may_fit = True  # a gang that was on its way there gives up what it had elsewhere
         done = [step for one in self._with_spare_on(node_id) for step in self._drop_spare(one)]
         return [*done, *(step for one in self._by_priority(node_id) for step in self._lose(one, (node_id,), now))]
+
+    def _take_out(self, node_id: str) -> None:
+        """What second homes, and homes on their way out, have on other nodes is free when Ray has let go of it."""
+        if not self.pool.has_node(node_id):
+            return
+        groups = [key for key in self.pool.on_node(node_id) if key not in self._allocations]
+        bundles = {group: self.pool.bundles(group) for group in groups}
+        self.pool.remove_node(node_id)
+        for group in groups:
+            self._book_survivors(group, bundles[group], None)
 
     def _by_priority(self, node_id: str) -> list[Allocation]:
         """The allocations that are on the node, the most important and oldest first."""
@@ -148,7 +157,7 @@ class Leases:
         if allocation.state == "held" and allocation.on_loss != "fail":
             return self._fail_over(allocation, now)
         self._take_back(allocation.id)
-        self._keep_survivors(allocation)
+        self._book_survivors(allocation.id, allocation.bundles, allocation.request.anti_affinity)
         if allocation.state != "held":
             return []
         unspared = self._drop_spare(allocation)
@@ -167,7 +176,7 @@ class Leases:
         if self._has_ready_spare(allocation):
             return [*self._move_in(allocation), *self._spare(allocation.id, now)]
         unspared = self._drop_spare(allocation)
-        self._take_back(allocation.id)
+        self._leave(allocation)
         given_up = RemoveGroup(allocation.id, allocation.epoch, allocation.group)
         anew = self._allocations[allocation.id].model_copy(update={"wait_until": None})
         try:
@@ -175,7 +184,8 @@ class Leases:
         except DoesNotFit as error:
             again = self._wait_again(anew, error)
         details = {"allocation": anew.id, "state": self._allocations[anew.id].state}
-        return [*unspared, given_up, *again, Notice("failed_over", f"{anew.id} lost its node: held anew", details)]
+        notice = Notice("failed_over", f"{anew.id} cannot stay on its node: held anew", details)
+        return [*unspared, given_up, *again, notice]
 
     def _has_ready_spare(self, allocation: Allocation) -> bool:
         return bool(allocation.spare and allocation.spare.ready and self.pool.holds(allocation.spare_group))
@@ -278,11 +288,16 @@ class Leases:
         due = [one for one in due if now - tried.get(one, float("-inf")) >= SPARE_AGAIN_S]
         return [step for one in due for step in self._spare(one, now)]
 
-    def _keep_survivors(self, allocation: Allocation) -> None:
+    def _leave(self, allocation: Allocation) -> None:
+        """Its home is on its way out, and another is looked for: what it has is not free yet."""
+        self._take_back(allocation.id)
+        self._book_survivors(allocation.group, allocation.bundles, allocation.request.anti_affinity)
+
+    def _book_survivors(self, key: str, bundles: Sequence[Bundle], anti_affinity: str | None) -> None:
         """What a gang has on nodes that are still there is free when Ray has let go of its group, not before."""
-        survivors = [bundle for bundle in allocation.bundles if self.pool.has_node(bundle.node_id)]
+        survivors = [bundle for bundle in bundles if self.pool.has_node(bundle.node_id)]
         if survivors:
-            self.pool.restore(allocation.id, survivors, allocation.request.anti_affinity)
+            self.pool.restore(key, survivors, anti_affinity)
 
     def others_observed(self, event: events.OthersObserved) -> Instructions:
         before = self._others.get(event.node_id)

@@ -135,10 +135,10 @@ CHILD = """
 import os, time
 if os.fork():
     time.sleep(60)
-from noodle_ray.actors.probes import RayletPulse
-pulse, last, end = RayletPulse(), "", time.monotonic() + 30
+from noodle_ray.actors.probes import Raylet
+raylet, last, end = Raylet(), "", time.monotonic() + 30
 while last != "gone" and time.monotonic() < end:
-    if (now := pulse.feel()) != last:
+    if (now := raylet.pulse()) != last:
         last = now
         print(now, flush=True)
     time.sleep(0.01)
