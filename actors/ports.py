@@ -134,9 +134,9 @@ class ActorResources:
         allocation: Allocation = await self._manager.ask_again("renew", allocation_id, fence)
         return allocation
 
-    async def changed(self, allocation_id: str, fence: str, wait_s: float) -> Allocation:
-        """The allocation as soon as something about it has changed, or as it is after `wait_s` seconds."""
-        allocation: Allocation = await self._manager.ask_again("changed", allocation_id, fence, wait_s)
+    async def changed(self, allocation_id: str, mark: str, wait_s: float) -> Allocation:
+        """The allocation as soon as its mark is another, or as it is after `wait_s` seconds."""
+        allocation: Allocation = await self._manager.ask_again("changed", allocation_id, mark, wait_s)
         return allocation
 
     async def move_confirmed(self, allocation_id: str, epoch: int) -> None:

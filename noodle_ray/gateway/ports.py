@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
+from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
+from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.explanation import Explanation
@@ -23,6 +25,18 @@ class Nodes(Protocol):
     async def node(self, node_id: str) -> Node: ...
 
     async def cordon(self, node_id: str, cordoned: bool) -> Node: ...
+
+    async def drain(self, node_id: str, deadline_s: float) -> Node:
+        """Moves what is movable away, and ends what is left after `deadline_s` seconds."""
+        ...
+
+    async def metrics(self, node_id: str) -> Sequence[ResourceMetrics]:
+        """What its agent measured of late, oldest first."""
+        ...
+
+    async def events(self, since: int, wait_s: float) -> Sequence[ClusterEvent]:
+        """What happened after that number, as soon as there is something; nothing where `wait_s` seconds are over."""
+        ...
 
 
 class Resources(Protocol):

@@ -13,7 +13,7 @@ from noodle_ray.errors import Conflict, DoesNotFit, NotFound
 from noodle_ray.gateway.bodies import UNREADABLE, JsonRoute
 from noodle_ray.gateway.errors import documented
 from noodle_ray.gateway.parts import AllocationId, PortsOf
-from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.allocation import Allocation, OnLoss
 from noodle_ray.placement.claim import Claim, Priority, new_claim_id
 from noodle_ray.placement.explanation import Explanation
 from noodle_ray.placement.request import Request
@@ -29,6 +29,9 @@ class AllocationRequest(Model):
     """A demand, or a request of several, to hold for `lease_s` seconds at a time: renew it before they are over.
 
     `wait_s`: how long it may wait for room, in the order of `priority` (higher first). Its lease runs meanwhile.
+    `on_loss`: what becomes of it when its node dies: it is lost ("fail"), held anew elsewhere ("restart"), or goes on
+    in a second home that is held all the time ("standby"), on a node with another value of the label `domain` ("":
+    simply on another node).
     """
 
     request: Request | None = None
@@ -37,6 +40,8 @@ class AllocationRequest(Model):
     priority: Priority = 0
     wait_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     lease_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    on_loss: OnLoss = "fail"
+    domain: Annotated[str, Field(max_length=253)] = ""
 
     @field_validator("demand")
     @classmethod
@@ -48,7 +53,7 @@ class AllocationRequest(Model):
     def claim(self) -> Claim:
         wanted = self.demand or self.request
         assert wanted is not None
-        more = {"policy": self.policy, "priority": self.priority, "wait_s": self.wait_s, "lease_s": self.lease_s}
+        more = self.model_dump(include={"policy", "priority", "wait_s", "lease_s", "on_loss", "domain"})
         return Claim(id=new_claim_id(), request=Request.of(wanted), owner=OWNER, **more)
 
 
@@ -61,6 +66,9 @@ Fence = Annotated[
 _EXAMPLES: Any = {
     "half a GPU": {"value": {"demand": {"cpus": 1, "gpu_share": 0.5, "memory": "2GiB"}}},
     "two CPUs for an hour": {"value": {"demand": {"cpus": 2}, "lease_s": 3600}},
+    "a second home on another rack": {
+        "value": {"demand": {"gpus": 1}, "on_loss": "standby", "domain": "rack", "lease_s": 600}
+    },
     "two nodes, or wait": {
         "value": {"request": {"bundles": [{"gpus": 1}, {"gpus": 1}], "strategy": "strict-spread"}, "wait_s": 600}
     },

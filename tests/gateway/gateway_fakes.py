@@ -11,7 +11,9 @@ from noodle_ray.errors import Conflict, DoesNotFit, NoodleError, NotFound
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult, RankedCandidate
 from noodle_ray.gateway.ports import Ports
+from noodle_ray.nodes.event_log import ClusterEvent, EventLog
 from noodle_ray.nodes.membership import Node
+from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.placement.allocation import Allocation, Bundle
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.explanation import Candidate, Explanation
@@ -46,6 +48,12 @@ def a_node(node_id: str, **fields: Any) -> Node:
     return Node(**{"id": node_id, "joined_at": NOW, "heard_at": NOW, **given, **fields})
 
 
+def a_measurement(at: float, **fields: Any) -> ResourceMetrics:
+    sizes = {"memory_total_bytes": 100, "memory_used_bytes": 25, "disk_total_bytes": 100, "disk_used_bytes": 50}
+    counters = {"network_sent_bytes": 0, "network_received_bytes": 0}
+    return ResourceMetrics(**{"cpu_count": 8, "cpu_used_ratio": 0.5, "taken_at": at, **sizes, **counters, **fields})
+
+
 def an_explanation(node_id: str) -> Explanation:
     candidate = Candidate(node_id=node_id, score=0.5, parts={"waste": -0.5})
     return Explanation(policy="best_fit", considered=2, filtered={"gpus": 1}, candidates=(candidate,), chosen=node_id)
@@ -69,6 +77,8 @@ def a_result() -> FusionResult:
 @dataclass
 class FakeNodes(Fake):
     known: dict[str, Node] = field(default_factory=lambda: {name: a_node(name) for name in ("node-a", "node-b")})
+    log: EventLog = field(default_factory=EventLog)
+    waiting: int = 0
 
     async def nodes(self) -> Sequence[Node]:
         await self._called("nodes")
@@ -84,6 +94,27 @@ class FakeNodes(Fake):
         node = await self.node(node_id)
         self.known[node_id] = node.model_copy(update={"cordoned": cordoned})
         return self.known[node_id]
+
+    async def drain(self, node_id: str, deadline_s: float) -> Node:
+        node = await self.node(node_id)
+        self.known[node_id] = node.model_copy(update={"drain_until": NOW + deadline_s})
+        return self.known[node_id]
+
+    async def metrics(self, node_id: str) -> Sequence[ResourceMetrics]:
+        await self.node(node_id)
+        return [a_measurement(NOW + number) for number in range(3)]
+
+    async def events(self, since: int, wait_s: float) -> Sequence[ClusterEvent]:
+        await self._called("events", since, wait_s)
+        self.waiting += 1
+        try:
+            for _ in range(int(wait_s * 100)):
+                if found := self.log.since(since):
+                    return found
+                await asyncio.sleep(0.01)
+            return self.log.since(since)
+        finally:
+            self.waiting -= 1
 
 
 @dataclass

@@ -12,13 +12,14 @@ from noodle_ray.gateway.app import build_app
 from noodle_ray.settings import Settings
 
 ALLOCATIONS = "/api/distributed/resources/allocations"
+NODES = "/api/distributed/nodes"
 OPERATIONS = [
     (method.upper(), path, operation)
     for path, methods in build_app(FakePorts().ports(), Settings(), TOKEN).openapi()["paths"].items()
     for method, operation in methods.items()
 ]
 JSON_ROUTES = [
-    (method, path.replace("{name}", "greeter"))
+    (method, path.replace("{name}", "greeter").replace("{node_id}", "node-a"))
     for method, path, operation in OPERATIONS
     if "application/json" in operation.get("requestBody", {}).get("content", {})
 ]
@@ -37,7 +38,7 @@ def assert_refused(answer: httpx.Response, fakes: FakePorts, status: int = 422) 
 
 
 def test_the_lists_are_the_whole_application() -> None:
-    assert len(JSON_ROUTES) == 7 and ("POST", "/api/ai/fusion") in JSON_ROUTES
+    assert len(JSON_ROUTES) == 8 and ("POST", "/api/ai/fusion") in JSON_ROUTES
 
 
 @pytest.mark.parametrize(
@@ -179,6 +180,13 @@ async def test_wrong_demands(client: httpx.AsyncClient, fakes: FakePorts, demand
         (ALLOCATIONS, {"demand": {"cpus": 1}, "policy": ""}, "policy"),
         (ALLOCATIONS, {"demand": {"cpus": 1}, "policy": "p" * 101}, "policy"),
         (ALLOCATIONS, {"demand": {"cpus": 1}, "owner": "somebody"}, "owner"),
+        (ALLOCATIONS, {"demand": {"cpus": 1}, "on_loss": "panic"}, "on_loss"),
+        (ALLOCATIONS, {"demand": {"cpus": 1}, "on_loss": None}, "on_loss"),
+        (ALLOCATIONS, {"demand": {"cpus": 1}, "domain": "d" * 254}, "domain"),
+        (f"{NODES}/node-a/drain", {"deadline_s": -1}, "deadline_s"),
+        (f"{NODES}/node-a/drain", {"deadline_s": 86_401}, "deadline_s"),
+        (f"{NODES}/node-a/drain", {"deadline_s": "soon"}, "deadline_s"),
+        (f"{NODES}/node-a/drain", {"deadline_s": None}, "deadline_s"),
         ("/api/modules/resolve", {"requirements": {}}, "requirements"),
         ("/api/modules/resolve", {"requirements": {"a b": ""}}, "requirements"),
         ("/api/modules/resolve", {"requirements": {"a": 1}}, "requirements.a"),
@@ -238,6 +246,14 @@ READING = [path for method, path, _ in OPERATIONS if method == "GET" and "{" not
 async def test_unknown_query_parameters(client: httpx.AsyncClient, fakes: FakePorts, path: str) -> None:
     error = assert_refused(await client.get(path, params={"capabilty": "a.b"}), fakes)
     assert error["faults"][0]["field"] == "query" and error["faults"][0]["given"] == "capabilty"
+
+
+@pytest.mark.parametrize("number", ["-1", "1.5", "many", "1e3", "9" * 30, "%00"])
+async def test_wrong_event_numbers(client: httpx.AsyncClient, fakes: FakePorts, number: str) -> None:
+    error = assert_refused(await client.get(f"{NODES}/events", params={"since": number}), fakes)
+    assert error["faults"][0]["field"] == "since"
+    error = assert_refused(await client.get(f"{NODES}/events", headers={"Last-Event-ID": number}), fakes)
+    assert error["faults"][0]["field"] == "Last-Event-ID"
 
 
 @pytest.mark.parametrize("capability", ["", "Not One", "a" * 101, "\x00", "a..b", "%ff"])

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from gateway_fakes import FakePorts
 
-from noodle_ray.errors import Conflict, LimitReached
+from noodle_ray.errors import Conflict, LimitReached, Unavailable
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 
@@ -34,6 +34,23 @@ class TestNodes:
         assert (await client.get("/api/distributed/nodes/node-a")).json()["cordoned"] is True
         assert (await client.post("/api/distributed/nodes/node-a/uncordon")).json()["cordoned"] is False
 
+    async def test_drain(self, client: httpx.AsyncClient) -> None:
+        path = "/api/distributed/nodes/node-a/drain"
+        assert (await client.post(path, json={"deadline_s": 5})).json()["drain_until"] == 1005.0
+        assert (await client.post(path, json={})).json()["drain_until"] == 1060.0
+        answer = await client.post("/api/distributed/nodes/ghost/drain", json={})
+        assert (answer.status_code, answer.json()["error"]["key"]) == (404, "ghost")
+
+    async def test_metrics(self, client: httpx.AsyncClient) -> None:
+        measured = (await client.get("/api/distributed/nodes/node-a/metrics")).json()
+        assert [one["taken_at"] for one in measured] == [1000.0, 1001.0, 1002.0]
+        assert (await client.get("/api/distributed/nodes/ghost/metrics")).status_code == 404
+
+    async def test_events_are_unavailable_with_their_log(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        fakes.nodes.error = Unavailable("gone")
+        answer = await client.get("/api/distributed/nodes/events")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
 
 class TestResources:
     async def test_totals(self, client: httpx.AsyncClient) -> None:
@@ -57,7 +74,7 @@ class TestResources:
         assert (await client.get(f"{ALLOCATIONS}/a-1")).status_code == 404
 
     async def test_policy_and_lease_are_handed_on(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
-        more = {"policy": "spread", "lease_s": 5, "wait_s": 7.5, "priority": -2}
+        more = {"policy": "spread", "lease_s": 5, "wait_s": 7.5, "priority": -2, "on_loss": "standby", "domain": "rack"}
         for _ in range(2):
             await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}, **more})
         claims = [call[1] for call in fakes.resources.calls]

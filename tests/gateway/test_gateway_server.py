@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from gateway_fakes import MAX_BODY, TOKEN, FakePorts
+
+from noodle_ray.errors import Unavailable
+from noodle_ray.gateway import nodes
+from noodle_ray.nodes.event_log import EventLog
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -92,6 +98,85 @@ def test_a_chunked_body_within_the_limit_arrives(connection: http.client.HTTPCon
     connection.request("POST", "/api/modules", parts, headers, encode_chunked=True)
     assert connection.getresponse().status == 201
     assert fakes.modules.calls == [("publish", b"PK" * 1000)]
+
+
+class TestEvents:
+    """Server-sent events on a real connection."""
+
+    PATH = "/api/distributed/nodes/events"
+
+    @pytest.fixture(autouse=True)
+    def _two_have_happened(self, fakes: FakePorts) -> None:
+        fakes.nodes.log.add("node_joined", "a joined", {"node": "a"}, at=1.0)
+        fakes.nodes.log.add("node_dead", "a is dead\nfor sure", {"node": "a"}, at=2.0)
+
+    def follow(
+        self, connection: http.client.HTTPConnection, query: str = "", **headers: str
+    ) -> http.client.HTTPResponse:
+        connection.request("GET", self.PATH + query, headers={**AUTHORISED, **headers})
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("content-type")) == (200, "text/event-stream; charset=utf-8")
+        assert answer.getheader("cache-control") == "no-store"
+        return answer
+
+    def next_block(self, answer: http.client.HTTPResponse) -> dict[str, str]:
+        """The fields up to the next empty line; a comment's name is empty."""
+        lines = iter(lambda: answer.readline().decode().rstrip("\n"), "")
+        return dict(line.split(": ", maxsplit=1) if line[0] != ":" else ("", line[2:]) for line in lines)
+
+    def next_event(self, answer: http.client.HTTPResponse) -> dict[str, str]:
+        return next(block for block in iter(lambda: self.next_block(answer), None) if "id" in block)
+
+    def test_stream_as_they_happen(self, connection: http.client.HTTPConnection, fakes: FakePorts) -> None:
+        answer = self.follow(connection)
+        first, second = self.next_event(answer), self.next_event(answer)
+        assert (first["id"], first["event"]) == ("1", "node_joined")
+        assert json.loads(second["data"])["message"] == "a is dead\nfor sure"
+        fakes.nodes.log.add("node_left", "a left", {"node": "a"}, at=3.0)
+        assert self.next_event(answer)["event"] == "node_left"
+
+    @pytest.mark.parametrize(("query", "headers"), [("?since=1", {}), ("?since=0", {"Last-Event-ID": "1"})])
+    def test_begin_where_the_client_was(
+        self, connection: http.client.HTTPConnection, query: str, headers: dict[str, str]
+    ) -> None:
+        assert self.next_event(self.follow(connection, query, **headers))["id"] == "2"
+
+    def test_follow_a_manager_that_counts_from_one(
+        self, connection: http.client.HTTPConnection, fakes: FakePorts
+    ) -> None:
+        answer = self.follow(connection, "?since=2")
+        fakes.nodes.log = EventLog()
+        for name in ("b", "c"):
+            fakes.nodes.log.add("node_joined", f"{name} joined", {"node": name}, at=3.0)
+            assert json.loads(self.next_event(answer)["data"])["details"] == {"node": name}
+
+    def test_are_kept_alive_while_nothing_happens(
+        self, connection: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(nodes, "KEEP_ALIVE_S", 0.02)
+        answer = self.follow(connection, "?since=2")
+        blocks = [self.next_block(answer) for _ in range(3)]
+        assert [list(block) for block in blocks] == [[""]] * 3
+
+    def test_end_with_their_log(self, connection: http.client.HTTPConnection, fakes: FakePorts) -> None:
+        answer = self.follow(connection)
+        self.next_event(answer)
+        fakes.nodes.error = Unavailable("gone")
+        fakes.nodes.log.add("node_left", "a left", {}, at=3.0)
+        assert answer.read().endswith(b"\n\n")
+
+    def test_nobody_waits_for_a_client_that_is_gone(self, port: int, fakes: FakePorts) -> None:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+            self.next_event(self.follow(connection, "?since=1"))
+            eventually(lambda: fakes.nodes.waiting == 1)
+        eventually(lambda: fakes.nodes.waiting == 0)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
