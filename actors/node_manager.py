@@ -254,12 +254,14 @@ class NodeManager:
 
     def _handle(self, event: events.Event) -> None:
         """The one door: the core decides, then its instructions are performed in their order."""
-        self._perform(self._core.handle(event))
+        start = time.perf_counter()
+        todo = self._core.handle(event)
+        self._perform(todo, decided_ms=(time.perf_counter() - start) * 1000)
 
     def _tick(self) -> None:
         self._handle(events.Tick(at=time.time()))
 
-    def _perform(self, todo: Sequence[instructions.Instruction]) -> None:
+    def _perform(self, todo: Sequence[instructions.Instruction], decided_ms: float) -> None:
         for instruction in todo:
             match instruction:
                 case instructions.Keep(change):
@@ -279,13 +281,17 @@ class NodeManager:
                 case instructions.RetireNode(node_id):
                     self._spawn(self._retire(node_id))
                 case instructions.Notice():
-                    self._note(instruction)
+                    self._note(instruction, decided_ms)
                 case _:
                     self._tell(instruction)
 
-    def _note(self, notice: instructions.Notice) -> None:
-        (log.warning if notice.warns else log.info)(notice.kind, message=notice.message, **notice.details)
-        self._log.add(notice.kind, notice.message, dict(notice.details), at=time.time())
+    def _note(self, notice: instructions.Notice, decided_ms: float) -> None:
+        """With a node's death goes how long it took to decide what becomes of all that it held."""
+        details = dict(notice.details)
+        if notice.kind in ("node_dead", "node_left"):
+            details["decided_ms"] = round(decided_ms, 3)
+        (log.warning if notice.warns else log.info)(notice.kind, message=notice.message, **details)
+        self._log.add(notice.kind, notice.message, details, at=time.time())
         self._happened.resolve("", None)
 
     def _tell(self, instruction: instructions.Instruction) -> None:

@@ -76,7 +76,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row.metric,
         "not yet measured" if row.value is None else f"{row.value:.4g} {row.unit}",
-        "" if row.goal is None else f"{sign} {row.goal:g} {row.unit}",
+        "" if row.goal is None else f"{'' if row.goal == 0 else sign} {row.goal:g} {row.unit}".strip(),
         "" if row.ratio is None else f"{row.ratio:.1f}",
         ", ".join(f"{name} {value}" for name, value in row.context.items()),
     ]
