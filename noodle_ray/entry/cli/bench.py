@@ -135,3 +135,22 @@ def levels_of(text: str) -> list[int]:
     if not all(part.isascii() and part.isdigit() and int(part) <= 130 for part in parts):
         raise InvalidInput.of("--at", "must be whole numbers from 0 to 130, comma-separated", text)
     return sorted({int(part) for part in parts})
+
+
+@app.command()
+def nodes(
+    trials: Annotated[int, typer.Option(min=1, help="Nodes that fall silent.")] = 20,
+    kills: Annotated[int, typer.Option(min=1, help="Nodes that are killed.")] = 100,
+    stall_minutes: Annotated[float, typer.Option(min=0, help="How long nodes stall for two seconds each.")] = 10.0,
+    overhead: Annotated[
+        bool, typer.Option("--overhead/--no-overhead", help="Also what watching costs beside Ray as it comes.")
+    ] = True,
+    json: JsonFile = None,
+) -> None:
+    """How fast dead and silent nodes are found and their work is held anew; half an hour with the defaults."""
+    from noodle_ray.entry.bench import nodes_overhead, report
+    from noodle_ray.entry.bench.nodes import Plan, measure
+    from noodle_ray.entry.cli.output import say
+
+    rows = nodes_overhead.measure(say) if overhead else []
+    report.publish("nodes", [*measure(Plan(trials, kills, stall_minutes)), *rows], json)
