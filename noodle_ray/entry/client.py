@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from noodle_ray.entry import cluster_file
 from noodle_ray.entry.aio import AsyncCluster, Held
 from noodle_ray.entry.cluster_file import read_cluster, token_path
+from noodle_ray.entry.keeping import Kept
 from noodle_ray.entry.loop_thread import LoopThread
 from noodle_ray.entry.ray_connection import open_connection, use_token
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
+from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
+from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.nodes.snapshot import Snapshot
-from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.allocation import Allocation, OnLoss
 from noodle_ray.placement.explanation import Explanation
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 from noodle_ray.services.directory import Registration, Service
 from noodle_ray.settings import Settings, read_settings
+
+T = TypeVar("T")
 
 
 def connect(address: str | None = None) -> Cluster:
@@ -73,6 +78,7 @@ class Cluster:
 
     def close(self) -> None:
         """Ends the connection; frees nothing by itself, but Ray ends the job, and with it go what it holds."""
+        self.aio.stop_keeping()
         self._loop.close()
         if self._owns_ray:
             ray.shutdown()
@@ -80,9 +86,28 @@ class Cluster:
     def nodes(self) -> list[Node]:
         return self._loop.run(self.aio.nodes())
 
+    def node(self, node_id: str) -> Node:
+        """One node. Raises NotFound."""
+        return self._loop.run(self.aio.node(node_id))
+
+    def node_metrics(self, node_id: str) -> list[ResourceMetrics]:
+        """What the node's agent measured of late, oldest first. Raises NotFound."""
+        return self._loop.run(self.aio.node_metrics(node_id))
+
     def cordon(self, node_id: str, cordoned: bool = True) -> Node:
-        """Places nothing new on the node, or again."""
+        """Places nothing new on the node, or again; opening it also calls its draining off."""
         return self._loop.run(self.aio.cordon(node_id, cordoned))
+
+    def drain(self, node_id: str, deadline_s: float = 60.0) -> Node:
+        """Places nothing new on the node, and moves what is movable away, so that the node may leave.
+
+        What is still there after `deadline_s` seconds fares as if the node had died. Raises NotFound.
+        """
+        return self._loop.run(self.aio.drain(node_id, deadline_s))
+
+    def events(self, since: int = 0, wait_s: float = 0.0) -> list[ClusterEvent]:
+        """What happened after the event of that number; where nothing has, waits up to `wait_s` seconds for it."""
+        return self._loop.run(self.aio.events(since, wait_s))
 
     def resources(self) -> dict[str, Any]:
         """Totals of the fleet: what there is, what is held, what others use, and the allocation efficiency."""
@@ -97,25 +122,60 @@ class Cluster:
 
     @contextmanager
     def allocate(
-        self, wanted: Demand | Request, policy: str | None = None, priority: int = 0, wait_s: float | None = None
+        self,
+        wanted: Demand | Request,
+        policy: str | None = None,
+        priority: int = 0,
+        wait_s: float | None = None,
+        on_loss: OnLoss = "fail",
+        domain: str = "",
     ) -> Iterator[Held]:
         """Holds what is wanted for the length of the block; waits for it as `hold` does."""
-        held = self.hold(wanted, policy, priority, wait_s)
+        held = self.hold(wanted, policy, priority, wait_s, on_loss, domain)
         try:
             yield held
         finally:
-            self.release(held.id, held.allocation.group)
+            # One that has had other homes meanwhile is this block's in all of them.
+            self.release(held.id, held.allocation.group if on_loss == "fail" else None)
 
     def hold(
-        self, wanted: Demand | Request, policy: str | None = None, priority: int = 0, wait_s: float | None = None
+        self,
+        wanted: Demand | Request,
+        policy: str | None = None,
+        priority: int = 0,
+        wait_s: float | None = None,
+        on_loss: OnLoss = "fail",
+        domain: str = "",
     ) -> Held:
         """Holds a demand, or all of a request, until `release`, or until this Ray job ends.
 
         What does not fit now waits for room: `wait_s` seconds, None as long as it takes, 0 not at all. Higher
         priorities are served first. Raises DoesNotFit with the reason per dimension: at once where no node could ever
         take it, else when the time is over.
+
+        `on_loss`: when its node dies it is lost ("fail"), held anew elsewhere ("restart"), or goes on in a second home
+        that is held all the time ("standby"), on a node with another value of the label `domain` ("": on another
+        node). What ran in the old home is gone in any case: `keep` starts it again.
         """
-        return self._loop.run(self.aio.hold(wanted, policy, priority, wait_s))
+        return self._loop.run(self.aio.hold(wanted, policy, priority, wait_s, on_loss, domain))
+
+    def keep(
+        self,
+        wanted: Demand | Request,
+        start: Callable[[Held], T],
+        on_loss: OnLoss = "restart",
+        domain: str = "",
+        policy: str | None = None,
+        priority: int = 0,
+        wait_s: float | None = None,
+    ) -> Kept[Held, T]:
+        """Holds what is wanted, calls `start` with it, and calls `start` again in each home that it gets later.
+
+        That is so after its node has died (`on_loss`, `domain`: as for `hold`), and when it moves off a node that is
+        drained, before it leaves there. `start` is called in another thread. Raises what `hold` raises, and what the
+        first `start` raises, after which nothing is held. `Kept.close` releases it.
+        """
+        return self._loop.run(self.aio.keep(wanted, start, on_loss, domain, policy, priority, wait_s))
 
     def release(self, allocation_id: str, fence: str | None = None) -> None:
         """Frees it, or calls off its waiting. `fence`: the home that is meant (`allocation.group`), and no later one.
