@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 
 from noodle_ray.nodes.overview import Use
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_LEVELS = "▁▂▃▄▅▆▇█"
 HELD, OTHERS, FREE = ("█", "green"), ("▒", "yellow"), ("·", "bright_black")
 
 
@@ -27,6 +30,11 @@ def bar(use: Use, width: int) -> Text:
 def bars(uses: tuple[Use, ...], width: int) -> Text:
     """One bar for each, side by side."""
     return Text(" ").join(bar(use, width) for use in uses)
+
+
+def spark(ratios: Sequence[float], width: int) -> str:
+    """The last of them, one character each: the lowest block for nothing, the full one for all."""
+    return "".join(_LEVELS[min(int(ratio * len(_LEVELS)), len(_LEVELS) - 1)] for ratio in ratios[-width:])
 
 
 def legend() -> Text:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from noodle_ray.entry.cli import nodes as nodes_commands
+from noodle_ray.entry.cli.nodes import NodeName, find_node, reason_of, state_of
 from noodle_ray.entry.cli.output import AsJson, console, print_json, print_table, say
 from noodle_ray.errors import InvalidInput
 from noodle_ray.nodes.membership import Node
@@ -28,8 +30,9 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(environment)
     app.command()(cordon)
     app.command()(uncordon)
-    node = typer.Typer(help="Nodes on this machine.", no_args_is_help=True)
+    node = typer.Typer(help="One node: show it, or add one on this machine.", no_args_is_help=True)
     node.command("add")(add_node)
+    nodes_commands.add_commands(app, node)
     app.add_typer(node, name="node")
 
 
@@ -115,12 +118,15 @@ def environment() -> None:
 def print_nodes(nodes: list[Node]) -> None:
     rows = [[*_identity(node), *_amounts(node), *_use(node)] for node in nodes]
     print_table("Nodes", ["node", "id", "state", "CPU", "memory", "GPU", "CPU used", "memory used"], rows)
+    for node in nodes:
+        if why := reason_of(node):
+            console.print(f"{node.name} is {state_of(node)}: {why}", highlight=False, markup=False)
     if any(node.pretended for node in nodes):
         console.print("* pretended: declared for a demonstration; this machine has no such GPU", style="dim")
 
 
 def _identity(node: Node) -> list[str]:
-    return [node.name, node.id[:8], f"{node.state}{', cordoned' if node.cordoned else ''}"]
+    return [node.name, node.id[:8], state_of(node)]
 
 
 def _amounts(node: Node) -> list[str]:
@@ -154,26 +160,21 @@ def print_allocations(allocations: list[Allocation]) -> None:
     print_table("Allocations", ["allocation", "state", "node", "demand", "GPU index", "owner"], rows)
 
 
-def cordon(node: Annotated[str, typer.Argument(help="A node's id, or the start of it, or its name.")]) -> None:
+def cordon(node: NodeName) -> None:
     """Place nothing new on a node."""
     _set_cordon(node, True)
 
 
-def uncordon(node: Annotated[str, typer.Argument(help="A node's id, or the start of it, or its name.")]) -> None:
-    """Place new work on a node again."""
+def uncordon(node: NodeName) -> None:
+    """Place new work on a node again; also calls its draining off."""
     _set_cordon(node, False)
 
 
 def _set_cordon(given: str, cordoned: bool) -> None:
     from noodle_ray.entry.client import connect
-    from noodle_ray.errors import NotFound
 
     with connect() as cluster:
-        nodes = cluster.nodes()
-        found = [node for node in nodes if given == node.name or node.id.startswith(given)]
-        if len(found) != 1:
-            raise NotFound("node" if not found else "single node", given, [f"{n.name} ({n.id[:8]})" for n in nodes])
-        node = cluster.cordon(found[0].id, cordoned)
+        node = cluster.cordon(find_node(cluster.nodes(), given).id, cordoned)
     console.print(f"{node.name} ({node.id[:8]}) is {'cordoned' if cordoned else 'open'}", highlight=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
@@ -10,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from noodle_ray.entry.cli.output import console
-from noodle_ray.entry.cli.wording import age, count_of
+from noodle_ray.entry.cli.wording import age, clock, count_of
 from noodle_ray.nodes.snapshot import Snapshot
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.explanation import Candidate, Explanation
@@ -31,7 +30,7 @@ def print_explanation(explanation: Explanation, names: Names) -> None:
 
 def print_allocation(allocation: Allocation, snapshot: Snapshot) -> None:
     """Who it is: for a waiting one, what it waits for."""
-    since = f"{age(snapshot.at - allocation.created_at)} ago, at {_clock(allocation.created_at)}"
+    since = f"{age(snapshot.at - allocation.created_at)} ago, at {clock(allocation.created_at)}"
     console.print(f"[bold]{escape(allocation.id)}[/bold] {allocation.state}, asked for {since}", highlight=False)
     facts = [("asks for", str(allocation.request)), ("owner", allocation.owner or "nobody")]
     _print_facts([*facts, *(_waiting(allocation, snapshot) if allocation.state == "waiting" else [])])
@@ -40,17 +39,13 @@ def print_allocation(allocation: Allocation, snapshot: Snapshot) -> None:
 def _waiting(allocation: Allocation, snapshot: Snapshot) -> list[tuple[str, str]]:
     ids = [one.id for one in snapshot.waiting]
     kept = [snapshot.names.get(node, node) for node in snapshot.kept_for(allocation.id)]
-    until = "never" if allocation.wait_until is None else f"at {_clock(allocation.wait_until)}"
+    until = "never" if allocation.wait_until is None else f"at {clock(allocation.wait_until)}"
     return [
         ("place", f"{ids.index(allocation.id) + 1} of {len(ids)} in the queue, priority {allocation.priority}"),
         ("waits for", allocation.waits_for or "its turn"),
         ("kept for it", ", ".join(kept) or "no node yet"),
         ("gives up", until),
     ]
-
-
-def _clock(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _considered(explanation: Explanation) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from noodle_ray.errors import InvalidInput
 from noodle_ray.resources import NodeResources, format_bytes, from_units
 
 _NUMBERED = re.compile(r"(.+)-(\d+)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)?")
+_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3_600}
 
 
 def age(seconds: float) -> str:
@@ -17,6 +21,20 @@ def age(seconds: float) -> str:
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"
     return f"{int(seconds)} s"
+
+
+def clock(at: float) -> str:
+    """A moment, in seconds since 1970, in this machine's time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def read_seconds(field: str, text: str, at_most: float) -> float:
+    """A duration such as "90", "90s", "5m", "1h", in seconds. Raises InvalidInput."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else -1.0
+    if not 0 <= seconds <= at_most:
+        raise InvalidInput.of(field, f"give seconds, or such as 90s, 5m, 1h, up to {at_most:g} seconds", text)
+    return seconds
 
 
 def ranges(numbers: Iterable[int]) -> str:
