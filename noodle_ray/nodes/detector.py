@@ -24,6 +24,9 @@ VOTES = 2
 ROUND_S = 2.5
 """After this long without a verdict others are asked."""
 
+FRESH_S = 3.0
+"""A silence that was not said again for this long is over, or its witness is: probes that fail then are no votes."""
+
 DEAF_S = 10.0
 """For how long an agent that does not hear what others reach is not listened to about it."""
 
@@ -39,9 +42,10 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Case:
-    """One suspected node: who hears nothing, since when probing goes on, who failed, and how many rounds there were."""
+    """One suspected node: who hears nothing, when that was last said, and the rounds of probes with who failed."""
 
     silent_for: set[str] = field(default_factory=set)
+    said_at: float = float("-inf")
     asked_at: float = float("-inf")
     failed: set[str] = field(default_factory=set)
     rounds: int = 0
@@ -72,6 +76,12 @@ class Detector:
         self._cases.pop(node_id, None)
         self._deaf = {pair: until for pair, until in self._deaf.items() if node_id not in pair}
 
+    def forgive_stall(self) -> None:
+        """The clock was set: who was asked when, and who is not listened to until when, is not known any more."""
+        self._deaf.clear()
+        for case in self._cases.values():
+            case.asked_at = case.said_at = float("-inf")
+
     def has_agent(self, node_id: str) -> bool:
         """Whether there is an agent to be asked of the node."""
         return node_id in self._endpoints
@@ -87,6 +97,10 @@ class Detector:
             if self._watching.get(by) != peers:
                 self._watching[by] = peers
                 yield by, peers
+
+    def tell_again(self, by: str) -> None:
+        """What it was told may not have arrived: it is told once more whom to watch."""
+        self._watching.pop(by, None)
 
     # -- what they say
 
@@ -108,7 +122,11 @@ class Detector:
             case "silent":
                 if self._deaf.get((by, node_id), float("-inf")) > now:
                     return None  # others hear it: it is their link that is cut
-                self._cases.setdefault(node_id, _Case()).silent_for.add(by)
+                case = self._cases.setdefault(node_id, _Case())
+                case.silent_for.add(by)
+                if now - case.said_at > FRESH_S:  # another silence: probes that were asked for before say nothing of it
+                    case.asked_at, case.failed = float("-inf"), set()
+                case.said_at = now
                 return Verdict(node_id, "suspect", f"silent for {seen.silent_for_s:.1f} s, says {_short(by)}")
 
     def probed(self, node_id: str, by: str, reached: bool, now: float) -> Verdict | None:
@@ -120,8 +138,12 @@ class Detector:
             del self._cases[node_id]
             self._deaf |= {(watcher, node_id): now + DEAF_S for watcher in case.silent_for - {by}}
             return Verdict(node_id, "alive", f"reached by {_short(by)}")
+        if now - case.said_at > FRESH_S:
+            return None
         case.failed.add(by)
-        if len(case.failed) < VOTES:
+        # Who was deaf to it before is one witness too few: its silence may begin with any short stall.
+        is_doubtful = case.rounds < 2 and all((watcher, node_id) in self._deaf for watcher in case.silent_for)
+        if len(case.failed) < VOTES or is_doubtful:
             return None
         del self._cases[node_id]
         return Verdict(node_id, "dead", f"not reached by {' and '.join(_short(one) for one in sorted(case.failed))}")

@@ -95,12 +95,12 @@ class Leases:
         return allocation.model_copy(update={"position": self.queue.position(allocation.id)})
 
     def is_current(self, group: str) -> bool:
-        """Whether the group is the home of an allocation that is not lost, or its second home."""
+        """Whether the group is the home of an allocation that has one, or its second home."""
         allocation = self._allocations.get(group.rpartition(".")[0])
         return (
             allocation is not None
             and group in (allocation.group, allocation.spare_group)
-            and allocation.state != "lost"
+            and allocation.state not in ("waiting", "lost")  # what these had is on its way out
         )
 
     # -- nodes
@@ -136,14 +136,14 @@ class Leases:
         return [*done, *(step for one in self._by_priority(node_id) for step in self._lose(one, (node_id,), now))]
 
     def _take_out(self, node_id: str) -> None:
-        """What second homes, and homes on their way out, have on other nodes is free when Ray has let go of it."""
+        """What gangs on it have on other nodes stays booked, before a new home is looked for for any of them."""
         if not self.pool.has_node(node_id):
             return
-        groups = [key for key in self.pool.on_node(node_id) if key not in self._allocations]
-        bundles = {group: self.pool.bundles(group) for group in groups}
+        there = {key: self.pool.bundles(key) for key in self.pool.on_node(node_id)}
         self.pool.remove_node(node_id)
-        for group in groups:
-            self._book_survivors(group, bundles[group], None)
+        for key, bundles in there.items():
+            allocation = self._allocations.get(key.partition(".")[0])
+            self._book_survivors(key, bundles, allocation.request.anti_affinity if allocation else None)
 
     def _by_priority(self, node_id: str) -> list[Allocation]:
         """The allocations that are on the node, the most important and oldest first."""
@@ -156,8 +156,7 @@ class Leases:
             return self._find_another_home(allocation, "its node left", node_ids)
         if allocation.state == "held" and allocation.on_loss != "fail":
             return self._fail_over(allocation, now)
-        self._take_back(allocation.id)
-        self._book_survivors(allocation.id, allocation.bundles, allocation.request.anti_affinity)
+        self._waiting_for_node.pop(allocation.id, None)
         if allocation.state != "held":
             return []
         unspared = self._drop_spare(allocation)
@@ -194,8 +193,10 @@ class Leases:
         """The second home becomes the only one; what the first held is free when Ray has let go of its group."""
         spare = allocation.spare
         assert spare is not None
-        if self.pool.holds(allocation.id):
-            self.pool.rename(allocation.id, allocation.group)
+        if allocation.state == "held":
+            self._leave(allocation)
+        else:
+            self._take_back(allocation.id)
         self.pool.rename(allocation.spare_group, allocation.id)
         update = {"epoch": spare.epoch, "bundles": spare.bundles, "spare": None, "state": "held"}
         moved = self._put(allocation.model_copy(update=update))
@@ -486,7 +487,11 @@ class Leases:
         return [*done, *self._follow_deadline(event.at)]
 
     def _find_another_home(self, allocation: Allocation, reason: str, lacking: Sequence[str]) -> Instructions:
-        """Gives the home up and reserves another, or has it wait, or refuses when enough were tried."""
+        """Gives the home up for the second one, or for another, or has it wait, or refuses when enough were tried."""
+        if self._has_ready_spare(allocation):
+            return self._move_in(allocation)
+        unspared = self._drop_spare(allocation)
+        allocation = self._allocations[allocation.id]
         given_up = RemoveGroup(allocation.id, allocation.epoch, allocation.group)
         notice = Notice("home_failed", f"{allocation.id}: {reason}", {"nodes": allocation.node_ids})
         tried = self._tried.get(allocation.id, frozenset()) | frozenset(lacking or allocation.node_ids)
@@ -498,7 +503,7 @@ class Leases:
             again = self._reserve(allocation, self._plan(allocation, tried))
         except (DoesNotFit, Unavailable) as error:
             again = self._wait_again(allocation, error)
-        return [given_up, notice, *again]
+        return [*unspared, given_up, notice, *again]
 
     def _wait_again(self, allocation: Allocation, error: DoesNotFit | Unavailable) -> Instructions:
         """Whoever may wait does, at its old place; after the next tick the homes tried in vain are tried again."""
@@ -667,6 +672,14 @@ class Leases:
         warning = self.watch.warning(len(self.queue), now)
         return [] if warning is None else [warning]
 
+    def forgive_stall(self, now: float) -> Instructions:
+        """Nobody could renew a lease, or the clock was set: leases, and waits for nodes, begin anew."""
+        self._spare_tried.clear()
+        self._waiting_for_node = dict.fromkeys(self._waiting_for_node, now)
+        leased = [(one, one.lease_s) for one in self._allocations.values() if one.lease_s is not None]
+        anew = [one.model_copy(update={"expires_at": now + lease_s}) for one, lease_s in leased]
+        return [self._keep(self._put(one)) for one in anew]
+
     # -- starting again
 
     def recovered(self, event: events.Recovered) -> Instructions:
@@ -680,6 +693,7 @@ class Leases:
         for node_id in self.pool.node_ids:  # those that were seen before the rows were read
             self.restore_holdings(node_id)
         unknown = sorted(group for group in event.groups if not self.is_current(group))
+        done += self.forgive_stall(event.at)
         return [*done, *(_remove_unknown(group) for group in unknown)]
 
     def _recover(self, allocation: Allocation, event: events.Recovered) -> Instructions:

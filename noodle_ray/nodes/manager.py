@@ -21,6 +21,9 @@ from noodle_ray.placement.prices import PriceInputs
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Delete, Document, Put
 
+OWN_STALL_S = 10.0
+"""A manager that has not looked for so long was held up, or its clock was set: it has heard nothing, whoever spoke."""
+
 
 class Manager:
     """Decides where requests go and what becomes of them. `handle` is the one door through which its state changes."""
@@ -34,6 +37,7 @@ class Manager:
         self._detector = Detector()
         self._rows_before: dict[str, Document] = {}
         self._retired: set[str] = set()
+        self._ticked_at: float | None = None
 
     # -- views
 
@@ -145,8 +149,19 @@ class Manager:
         raise TypeError(f"no event of a manager: {event!r}")
 
     def _tick(self, now: float) -> Instructions:
-        done = [*self._judge_silence(now), *self._follow_drains(now)]
+        done = [*self._forgive_stall(now), *self._judge_silence(now), *self._follow_drains(now)]
         return [*done, *self._watch_and_probe(now), *self._leases.tick(now, self._silence.dead_after_s)]
+
+    def _forgive_stall(self, now: float) -> Instructions:
+        """Begins every silence and every lease anew where the time that passed says nothing about anybody else."""
+        passed_s = 0.0 if self._ticked_at is None else now - self._ticked_at
+        self._ticked_at = now
+        if 0 <= passed_s <= OWN_STALL_S:
+            return []
+        for node in self._members.nodes():
+            self._members.change(node.id, heard_at=now)
+        self._detector.forgive_stall()
+        return self._leases.forgive_stall(now)
 
     # -- nodes come and go
 
@@ -249,6 +264,7 @@ class Manager:
         if not self._members.knows(event.node_id):
             return []
         node = self._members.change(event.node_id, metrics=event.metrics, heard_at=event.at)
+        self._detector.tell_again(node.id)
         return self._judge([Verdict(node.id, "alive", "its agent reported")], event.at)
 
     def _agent_started(self, event: events.AgentStarted) -> Instructions:

@@ -169,7 +169,8 @@ def test_a_silent_node_is_suspected_then_dead_then_back() -> None:
     assert kinds(manager.handle(requested("b"))) == ["Refused"]
     assert one(manager.handle(ev.NodeReported("n1", METRICS, 17.0)), Notice).kind == "node_alive"
     assert manager.node("n1").metrics == METRICS
-    manager.handle(ev.Tick(33.0))
+    for at in (25.0, 33.0, 42.0, 51.0, 60.0, 69.0, 76.0):
+        manager.handle(ev.Tick(at))
     todo = manager.handle(ev.Tick(80.0))
     assert [n.kind for n in todo if isinstance(n, Notice)] == ["node_dead", "allocation_lost"]
     assert manager.allocation("a").state == "lost"
@@ -254,7 +255,8 @@ def test_a_node_that_does_not_come_back_after_a_restart_loses_its_allocations() 
     after = Manager(SETTINGS)
     after.handle(ev.Recovered(rows_of(before), (), frozenset({"a.1"}), 100.0))
     assert after.handle(ev.Tick(120.0)) == []
-    after.handle(ev.Tick(161.0))
+    for at in (130.0, 140.0, 150.0, 160.0, 161.0):
+        after.handle(ev.Tick(at))
     assert after.allocation("a").state == "lost"
 
 

@@ -1,0 +1,158 @@
+"""What the simulation found: ledger, leases and verdicts through lost nodes, restarts, stalls and clocks that jump."""
+
+from typing import Any
+
+from manager_helpers import METRICS, SETTINGS, held, joined, kinds, manager_with, one, requested, rows_of
+
+from noodle_ray.nodes import events as ev
+from noodle_ray.nodes.detector import Detector
+from noodle_ray.nodes.instructions import CreateGroup, Granted, RemoveGroup, WatchPeers
+from noodle_ray.nodes.manager import Manager
+from noodle_ray.nodes.peers import Endpoint, Observation
+from noodle_ray.placement.request import Request
+from noodle_ray.resources import Demand
+
+PAIR = Request(bundles=(Demand(cpus=2), Demand(cpus=2)), strategy="strict-spread")
+SILENT = Observation("b", "silent", 2.5)
+
+
+def cpus_held(manager: Manager) -> float:
+    cpus: dict[str, Any] = manager.totals()["cpus"]
+    return float(cpus["held"])
+
+
+def detector() -> Detector:
+    watching = Detector()
+    for place, node in enumerate("abcd"):
+        watching.started(node, Endpoint("10.0.0.1", place, 6000))
+    return watching
+
+
+def test_what_a_gang_leaves_behind_is_not_free_before_ray_let_go() -> None:
+    manager = manager_with("n1", "n2", "n3")
+    held(manager, "gang", PAIR, on_loss="restart")
+    gone, stays = manager.allocation("gang").node_ids
+    manager.handle(ev.NodeLeft(gone, 1.0))
+    assert manager.allocation("gang").state == "waiting"
+    assert cpus_held(manager) == 2
+    todo = manager.handle(ev.GroupRemoved("gang", 1, 2.0))
+    assert stays in {bundle.node_id for bundle in one(todo, CreateGroup).bundles}
+
+
+def test_no_gang_is_planned_over_what_another_gang_still_has() -> None:
+    manager = manager_with("n1", "n2", cpus=4)
+    held(manager, "first", PAIR, on_loss="restart")
+    held(manager, "second", PAIR)
+    manager.handle(joined("n3", cpus=2))
+    manager.handle(ev.NodeLeft("n1", 1.0))
+    assert manager.allocation("second").state == "lost"
+    assert cpus_held(manager) == 4
+    assert manager.allocation("first").state == "waiting"
+
+
+def test_a_lost_gang_that_was_let_go_is_not_booked_again_when_ray_gives_its_node_up() -> None:
+    manager = manager_with("n1", "n2")
+    held(manager, "gang", PAIR)
+    manager.handle(ev.NodeLeft("n1", 1.0))
+    manager.handle(ev.GroupRemoved("gang", 1, 2.0))
+    manager.handle(joined("n1", 3.0))
+    manager.handle(ev.NodeLeft("n1", 4.0))
+    assert cpus_held(manager) == 0
+
+
+def test_a_standby_that_moves_leaves_what_its_gang_has_elsewhere_booked() -> None:
+    manager = manager_with("n1", "n2", "n3", "n4")
+    held(manager, "gang", PAIR, on_loss="standby")
+    manager.handle(ev.GroupCreated("gang", 2, 1.0))
+    gone = manager.allocation("gang").node_id
+    todo = manager.handle(ev.NodeLeft(gone, 2.0))
+    assert one(todo, Granted).allocation.epoch == 2
+    assert cpus_held(manager) == 6
+    manager.handle(ev.GroupRemoved("gang", 1, 3.0))
+    assert cpus_held(manager) == 4
+
+
+def test_a_home_that_fails_is_given_up_for_the_second_one() -> None:
+    manager = manager_with("n1", "n2")
+    held(manager, "a", Demand(cpus=2), on_loss="standby")
+    manager.handle(ev.GroupCreated("a", 2, 1.0))
+    manager.handle(ev.GroupVanished("a", 1, 2.0))
+    todo = manager.handle(ev.GroupFailed("a", 3, "no room", 3.0))
+    assert one(todo, RemoveGroup).group == "a.3"
+    assert (manager.allocation("a").state, manager.allocation("a").epoch) == ("held", 2)
+
+
+def test_a_home_that_was_given_up_for_waiting_is_removed_after_a_restart() -> None:
+    before = manager_with("n1")
+    held(before, "a", on_loss="restart")
+    before.handle(ev.NodeLeft("n1", 1.0))
+    assert before.allocation("a").state == "waiting"
+    after = Manager(SETTINGS)
+    todo = after.handle(ev.Recovered(rows_of(before), (), frozenset({"a.1"}), 2.0))
+    assert one(todo, RemoveGroup).group == "a.1"
+
+
+def test_a_manager_that_was_held_up_or_whose_clock_jumps_holds_nobody_for_dead() -> None:
+    for jump in (1000.0, -1000.0):
+        manager = manager_with("n1")
+        manager.handle(ev.Tick(1.0))
+        assert manager.handle(ev.Tick(1.0 + jump)) == []
+        assert manager.node("n1").state == "alive"
+        late = 1.0 + jump
+        while manager.node("n1").state != "dead":
+            late += 5.0
+            manager.handle(ev.Tick(late))
+        assert 60 < late - jump < 70
+
+
+def test_leases_that_nobody_could_renew_begin_anew() -> None:
+    manager = manager_with("n1")
+    held(manager, "a", lease_s=30.0)
+    manager.handle(ev.Tick(1.0))
+    assert kinds(manager.handle(ev.Tick(101.0))) == ["Keep"]
+    assert manager.allocation("a").expires_at == 131.0
+    after = Manager(SETTINGS)
+    after.handle(ev.Recovered(rows_of(manager), (), frozenset({"a.1"}), 500.0))
+    assert after.allocation("a").expires_at == 530.0
+
+
+def test_an_agent_is_told_again_whom_to_watch_after_its_report() -> None:
+    manager = manager_with("n1", "n2")
+    for place, node in enumerate(("n1", "n2")):
+        manager.handle(ev.AgentStarted(node, Endpoint("10.0.0.1", place, 6000), 1.0))
+    assert not [step for step in manager.handle(ev.Tick(2.0)) if isinstance(step, WatchPeers)]
+    manager.handle(ev.NodeReported("n1", METRICS, 3.0))
+    assert one(manager.handle(ev.Tick(4.0)), WatchPeers).by == "n1"
+
+
+def test_probes_that_fail_long_after_the_silence_are_no_votes() -> None:
+    watching = detector()
+    watching.observed("a", SILENT, 0.0)
+    assert list(watching.due_probes("abcd", 0.0))
+    assert watching.probed("b", "c", False, 20.0) is None
+    assert watching.probed("b", "d", False, 20.0) is None
+    watching.observed("a", SILENT, 21.0)
+    assert watching.probed("b", "c", False, 22.0) is None
+    verdict = watching.probed("b", "d", False, 22.0)
+    assert verdict is not None
+    assert verdict.state == "dead"
+
+
+def test_one_who_was_deaf_before_is_believed_only_after_two_rounds() -> None:
+    watching = detector()
+    watching.observed("a", SILENT, 0.0)
+    list(watching.due_probes("abcd", 0.0))
+    watching.probed("b", "c", True, 0.1)
+    states = []
+    for at in (20.0, 22.6):
+        watching.observed("a", SILENT, at)
+        list(watching.due_probes("abcd", at))
+        states += [watching.probed("b", by, False, at + 1.2) for by in "cd"]
+    assert [verdict is not None for verdict in states] == [False, False, False, True]
+
+
+def test_a_claim_after_a_stall_is_placed() -> None:
+    manager = manager_with("n1")
+    manager.handle(ev.Tick(1.0))
+    manager.handle(ev.Tick(500.0))
+    assert kinds(manager.handle(requested("a", at=500.0))) == ["Keep", "CreateGroup"]
