@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -14,7 +14,7 @@ import ray
 from noodle_ray.actors import names, ray_state
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.entry import launch, ray_process
-from noodle_ray.entry.cluster_file import token_path
+from noodle_ray.entry.cluster_file import StartedProcess, token_path
 from noodle_ray.entry.components import start_actors
 from noodle_ray.entry.local_cluster import LocalCluster, bare_ray
 from noodle_ray.entry.ray_connection import connection
@@ -66,12 +66,16 @@ class Fleet:
         """Sends it to all processes of the node at once, as when its host loses power or freezes; the time."""
         members = ray_process.session_members(self._processes[slot].pid)
         sent_at = time.time()
-        for member in members:
-            try:
-                member.send_signal(kind)
-            except psutil.NoSuchProcess:
-                continue
+        _send(members, kind)
         return sent_at
+
+    def kill_agent(self, slot: int) -> None:
+        """The node's agent alone."""
+        _send(_titled("ray::NodeAgent", self._processes[slot]), signal.SIGKILL)
+
+    def kill_manager(self) -> None:
+        """Ray starts it anew."""
+        _send(_titled("ray::NodeManager", self._cluster.file.processes[0]), signal.SIGKILL)
 
     def replace(self, slot: int) -> None:
         """Ends what is left in the slot and starts a new raylet there."""
@@ -141,6 +145,22 @@ class Fleet:
 
     def events(self, since: int, kind: str) -> list[ClusterEvent]:
         return [event for event in self.ask("node_events", since, 0.0) if event.kind == kind]
+
+
+def _send(processes: Iterable[psutil.Process], kind: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(kind)
+
+
+def _titled(title: str, node: StartedProcess) -> list[psutil.Process]:
+    """The processes of a node that call themselves so."""
+    found = []
+    for process in ray_process.session_members(node.pid):
+        with suppress(psutil.NoSuchProcess):
+            if process.cmdline()[:1] == [title]:
+                found.append(process)
+    return found
 
 
 @contextmanager
