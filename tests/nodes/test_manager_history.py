@@ -12,6 +12,7 @@ from noodle_ray.errors import DoesNotFit
 from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.instructions import CreateGroup, Granted, Instruction, Keep, Refused, RemoveGroup
 from noodle_ray.nodes.manager import Manager
+from noodle_ray.nodes.peers import Endpoint, Observation
 from noodle_ray.placement.allocation import Allocation, Bundle
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.request import Request
@@ -64,7 +65,8 @@ class ManagerHistory(RuleBasedStateMachine):
                 self.store.pop(change.key, None)
             case CreateGroup():
                 # A group is created only after its intent is kept.
-                assert self.store[instruction.allocation_id]["epoch"] == instruction.epoch
+                row = self.store[instruction.allocation_id]
+                assert instruction.epoch in (row["epoch"], (row["spare"] or {}).get("epoch"))
                 self.pending.append(instruction)
             case RemoveGroup():
                 self.pending.append(instruction)
@@ -91,6 +93,27 @@ class ManagerHistory(RuleBasedStateMachine):
     def cordon(self, node: int, cordoned: bool) -> None:
         self.handle(ev.NodeCordoned(f"n{node}", cordoned, self.now))
 
+    @rule(node=st.integers(1, 3), seconds=st.sampled_from([0.0, 6.0]))
+    def drain(self, node: int, seconds: float) -> None:
+        self.handle(ev.DrainRequested(f"n{node}", self.now + seconds, self.now))
+
+    @rule(data=st.data())
+    def a_holder_moves(self, data: st.DataObject) -> None:
+        ready = [a for a in self.manager.allocations() if a.spare is not None and a.spare.ready]
+        if ready:
+            one = data.draw(st.sampled_from(ready))
+            assert one.spare is not None
+            self.handle(ev.MoveConfirmed(one.id, one.spare.epoch, self.now))
+
+    @rule(node=st.integers(1, 3), state=st.sampled_from(["silent", "gone", "heard"]), dead=st.booleans())
+    def others_observe(self, node: int, state: Any, dead: bool) -> None:
+        """Agents say that a node is silent, or gone, although Ray has it still; and that it is back."""
+        for number in (1, 2, 3):
+            self.handle(ev.AgentStarted(f"n{number}", Endpoint("x", number, number), self.now))
+        self.handle(ev.PeersObserved("n0", (Observation(f"n{node}", state, 3.0),), self.now))
+        for by in ("p1", "p2") if dead else ():
+            self.handle(ev.NodeProbed(f"n{node}", by, False, self.now))
+
     @rule(node=st.integers(1, 3), cpus=st.sampled_from([0, 10_000, 40_000]))
     def others_use_some(self, node: int, cpus: int) -> None:
         self.handle(ev.OthersObserved(f"n{node}", {"cpus": cpus}, 0, self.now))
@@ -101,10 +124,13 @@ class ManagerHistory(RuleBasedStateMachine):
         owner=st.sampled_from(["", "job:1"]),
         priority=st.integers(0, 1),
         wait_s=st.sampled_from([0.0, 3.0, None, None]),
+        on_loss=st.sampled_from(["fail", "restart", "standby"]),
     )
-    def claim(self, request: Request, lease: float | None, owner: str, priority: int, wait_s: float | None) -> None:
+    def claim(
+        self, request: Request, lease: float | None, owner: str, priority: int, wait_s: float | None, on_loss: str
+    ) -> None:
         self.count += 1
-        more: Any = {"lease_s": lease, "owner": owner, "priority": priority, "wait_s": wait_s}
+        more: Any = {"lease_s": lease, "owner": owner, "priority": priority, "wait_s": wait_s, "on_loss": on_loss}
         claim = Claim(id=f"a{self.count}", request=request, **more)
         self.handle(ev.Claimed(claim, self.now))
         self.handle(ev.Claimed(claim, self.now))
@@ -131,9 +157,12 @@ class ManagerHistory(RuleBasedStateMachine):
     def bundles_of(self, order: CreateGroup) -> tuple[Bundle, ...] | None:
         """The demands behind an order; None where it was given up meanwhile."""
         row = self.store.get(order.allocation_id)
-        if row is None or row["epoch"] != order.epoch:
+        if row is None:
             return None
-        return Allocation.parse(row).bundles
+        kept = Allocation.parse(row)
+        if kept.spare is not None and kept.spare.epoch == order.epoch:
+            return kept.spare.bundles
+        return kept.bundles if kept.epoch == order.epoch else None
 
     def ray_has_room(self, bundles: tuple[Bundle, ...]) -> bool:
         there = [bundle for group in self.groups.values() for bundle in group]
@@ -166,7 +195,7 @@ class ManagerHistory(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_group_vanishes(self, data: st.DataObject) -> None:
-        held = [a for a in self.manager.allocations() if a.state == "held"]
+        held = [a for a in self.manager.allocations() if a.state == "held" and a.group in self.groups]
         if held:
             one = data.draw(st.sampled_from(held))
             self.groups.pop(one.group)
@@ -187,7 +216,13 @@ class ManagerHistory(RuleBasedStateMachine):
         """The bundles, on nodes that are there, of allocations in these states."""
         for allocation in self.manager.allocations():
             if allocation.state in states:
-                yield from (bundle for bundle in allocation.bundles if bundle.node_id in self.alive)
+                bundles = (*allocation.bundles, *(allocation.spare.bundles if allocation.spare else ()))
+                yield from (bundle for bundle in bundles if bundle.node_id in self.in_ledger)
+
+    @property
+    def in_ledger(self) -> set[str]:
+        """The nodes that are there, and not held for dead."""
+        return {node.id for node in self.manager.nodes() if node.state != "dead"}
 
     @invariant()
     def nothing_is_promised_twice(self) -> None:
@@ -210,9 +245,18 @@ class ManagerHistory(RuleBasedStateMachine):
     def the_ledger_is_the_sum_of_the_allocations(self) -> None:
         held = self.manager.totals()["cpus"]["held"]
         known = sum(bundle.demand.cpus for bundle in self.placed("reserving", "held", "releasing"))
+        leaving = sum(b.demand.cpus for bundles in self.leaving() for b in bundles if b.node_id in self.in_ledger)
         lost = sum(bundle.demand.cpus for bundle in self.placed("lost"))
-        assert known <= held <= known + lost
+        assert known <= held <= known + lost + leaving
         assert {a.id for a in self.manager.allocations()} == set(self.store)
+
+    def leaving(self) -> Iterator[tuple[Bundle, ...]]:
+        """What was booked for homes that are not theirs any more, until Ray has let go of them."""
+        mine = {name for a in self.manager.allocations() for name in (a.group, a.spare_group)}
+        pool = self.manager._leases.pool
+        for order in {order.group for order in self.pending if isinstance(order, RemoveGroup)} - mine:
+            if pool.holds(order):
+                yield pool.bundles(order)
 
     @invariant()
     def who_waits_has_a_place_and_a_reason(self) -> None:
@@ -254,7 +298,10 @@ class ManagerHistory(RuleBasedStateMachine):
         self.do_all_that_is_pending()
         there = {name for name, bundles in self.groups.items() if any(b.node_id in self.alive for b in bundles)}
         allocations = self.manager.allocations()
-        assert there == {a.group for a in allocations if a.state == "held"}
+        homes = {a.group for a in allocations if a.state == "held"}
+        assert there == homes | {a.spare_group for a in allocations if a.spare}
+        known = sum(bundle.demand.cpus for bundle in self.placed("held"))
+        assert self.manager.totals()["cpus"]["held"] == known
         assert {a.state for a in allocations} <= {"held", "lost", "waiting"}
         assert {a.id for a in allocations if a.state == "held"} <= self.answered | set(self.store)
         self.nobody_waits_for_room_that_is_there()
