@@ -259,9 +259,14 @@ class Leases:
         return [*self._move_in(allocation), *self._spare(allocation.id, event.at)]
 
     def drain(self, node_id: str, now: float) -> Instructions:
-        """Looks for second homes for what is movable there. The node must be closed."""
+        """Looks for second homes elsewhere for what is movable there, or has its second home there. It must be closed."""
         self._draining.add(node_id)
-        return [step for one in self._by_priority(node_id) for step in self._spare(one.id, now)]
+        spared = self._with_spare_on(node_id)
+        dropped = [step for one in spared for step in self._drop_spare(one)]
+        return [
+            *dropped,
+            *(step for one in (*spared, *self._by_priority(node_id)) for step in self._spare(one.id, now)),
+        ]
 
     def stop_draining(self, node_id: str) -> Instructions:
         """The node stays: second homes that were only for the move are given up."""

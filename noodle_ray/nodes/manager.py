@@ -210,8 +210,10 @@ class Manager:
         drain_until = self._members.node(event.node_id).drain_until if event.cordoned else None
         fields = {"cordoned": event.cordoned, "drain_until": drain_until}
         kept = self._keep_node(self._members.note(event.node_id, word, "asked for", event.at, **fields))
-        stays = [] if event.cordoned else self._leases.stop_draining(event.node_id)
-        return [*kept, *stays, *self._leases.serve(event.at)]
+        if event.cordoned:
+            return kept
+        self._retired.discard(event.node_id)
+        return [*kept, *self._leases.stop_draining(event.node_id), *self._leases.serve(event.at)]
 
     def _open_or_close(self, node_id: str) -> None:
         if self._leases.pool.has_node(node_id):

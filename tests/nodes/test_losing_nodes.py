@@ -6,7 +6,7 @@ from manager_helpers import METRICS, SETTINGS, held, joined, kinds, manager_with
 
 from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.detector import Detector
-from noodle_ray.nodes.instructions import CreateGroup, Granted, RemoveGroup, WatchPeers
+from noodle_ray.nodes.instructions import CreateGroup, Granted, RemoveGroup, RetireNode, WatchPeers
 from noodle_ray.nodes.manager import Manager
 from noodle_ray.nodes.peers import Endpoint, Observation
 from noodle_ray.placement.request import Request
@@ -156,3 +156,26 @@ def test_a_claim_after_a_stall_is_placed() -> None:
     manager.handle(ev.Tick(1.0))
     manager.handle(ev.Tick(500.0))
     assert kinds(manager.handle(requested("a", at=500.0))) == ["Keep", "CreateGroup"]
+
+
+def test_a_second_home_leaves_a_drained_node_too() -> None:
+    manager = manager_with("n1", "n2", "n3")
+    held(manager, "a", on_loss="standby")
+    spare = manager.allocation("a").spare
+    assert spare is not None
+    manager.handle(ev.GroupCreated("a", spare.epoch, 0.0))
+    (node,) = {bundle.node_id for bundle in spare.bundles}
+    todo = manager.handle(ev.DrainRequested(node, 60.0, 0.0))
+    assert one(todo, RemoveGroup).group == f"a.{spare.epoch}"
+    elsewhere = one(todo, CreateGroup)
+    assert {bundle.node_id for bundle in elsewhere.bundles}.isdisjoint({node, manager.allocation("a").node_id})
+    manager.handle(ev.GroupRemoved("a", spare.epoch, 1.0))
+    assert one(manager.handle(ev.Tick(2.0)), RetireNode).node_id == node
+
+
+def test_a_node_that_was_opened_again_can_be_drained_again() -> None:
+    manager = manager_with("n1")
+    assert one(manager.handle(ev.DrainRequested("n1", 60.0, 0.0)), RetireNode).node_id == "n1"
+    manager.handle(ev.NodeCordoned("n1", False, 1.0))
+    assert manager.node("n1").is_open
+    assert one(manager.handle(ev.DrainRequested("n1", 60.0, 2.0)), RetireNode).node_id == "n1"
