@@ -182,8 +182,10 @@ class Leases:
             again = self._reserve(anew, self._plan(anew))
         except DoesNotFit as error:
             again = self._wait_again(anew, error)
-        details = {"allocation": anew.id, "state": self._allocations[anew.id].state}
-        notice = Notice("failed_over", f"{anew.id} cannot stay on its node: held anew", details)
+        state = self._allocations[anew.id].state
+        then = "waits for room" if state == "waiting" else "is held anew"
+        details = {"allocation": anew.id, "state": state}
+        notice = Notice("failed_over", f"{anew.id} cannot stay on its node and {then}", details)
         return [*unspared, given_up, *again, notice]
 
     def _has_ready_spare(self, allocation: Allocation) -> bool:
@@ -259,7 +261,7 @@ class Leases:
         return [*self._move_in(allocation), *self._spare(allocation.id, event.at)]
 
     def drain(self, node_id: str, now: float) -> Instructions:
-        """Looks for second homes elsewhere for what is movable there, or has its second home there. It must be closed."""
+        """Looks for second homes elsewhere for what is movable there, or has its own there. The node must be closed."""
         self._draining.add(node_id)
         spared = self._with_spare_on(node_id)
         dropped = [step for one in spared for step in self._drop_spare(one)]

@@ -252,7 +252,8 @@ class ManagerHistory(RuleBasedStateMachine):
 
     def leaving(self) -> Iterator[tuple[Bundle, ...]]:
         """What was booked for homes that are not theirs any more, until Ray has let go of them."""
-        mine = {name for a in self.manager.allocations() for name in (a.group, a.spare_group)}
+        placed = [a for a in self.manager.allocations() if a.state != "waiting"]
+        mine = {name for a in placed for name in (a.group, a.spare_group)}
         pool = self.manager._leases.pool
         for order in {order.group for order in self.pending if isinstance(order, RemoveGroup)} - mine:
             if pool.holds(order):
