@@ -177,6 +177,25 @@ class NodeManager:
         await self._journal.kept()
         return self._core.node(node_id)
 
+    async def register_node(self, node_id: str) -> Node:
+        """Takes a node of Ray's into the fleet now; each joins by itself too, with the next look.
+
+        Raises NotFound where Ray has no such node.
+        """
+        self._follow_nodes(await asyncio.to_thread(ray_state.live_nodes))
+        return self._core.node(node_id)
+
+    async def update_node(self, node_id: str, name: str | None = None, labels: Mapping[str, str] | None = None) -> Node:
+        """Gives the node another name, or these labels beside Ray's. Raises NotFound, Conflict (Ray's own label)."""
+        self._core.node(node_id)
+        self._handle(events.NodeUpdated(node_id, time.time(), name, labels))
+        await self._journal.kept()
+        return self._core.node(node_id)
+
+    async def unregister_node(self, node_id: str) -> Node:
+        """Has the node leave at once: what it holds is handled as when it dies. Raises NotFound."""
+        return await self.drain(node_id, 0.0)
+
     async def drain(self, node_id: str, deadline_s: float) -> Node:
         """Places nothing new there, moves what is movable, and lets the node go when it is empty or the time is over.
 

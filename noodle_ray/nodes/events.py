@@ -53,6 +53,16 @@ class NodeCordoned:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeUpdated:
+    """Somebody gives the node another name, or labels beside those that Ray has (None: as before)."""
+
+    node_id: str
+    at: float
+    name: str | None = None
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DrainRequested:
     """Somebody wants the node to leave: what is movable moves before `until`, the rest ends then."""
 
@@ -243,6 +253,7 @@ Event = (
     | NodeLeft
     | NodeReported
     | NodeCordoned
+    | NodeUpdated
     | DrainRequested
     | AgentStarted
     | PeersObserved

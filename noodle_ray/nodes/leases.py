@@ -9,6 +9,7 @@ nothing is promised twice; then it is offered to those who wait, in their order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from noodle_ray.errors import Conflict, DoesNotFit, NoodleError, NotFound, Unavailable
 from noodle_ray.nodes import events
@@ -46,6 +47,15 @@ SPARE_AGAIN_S = 5.0
 Instructions = list[Instruction]
 
 
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """A home that Ray was asked to let go of, and under which key it is booked until that is done."""
+
+    key: str
+    bundles: tuple[Bundle, ...]
+    anti_affinity: str | None
+
+
 class Leases:
     """Who holds what, who waits, and what is to be done about it. `pool` is the ledger, `queue` those who wait."""
 
@@ -63,6 +73,7 @@ class Leases:
         self._others: dict[str, events.OthersObserved] = {}
         self._draining: set[str] = set()
         self._spare_tried: dict[str, float] = {}
+        self._leaving: dict[str, _Leaving] = {}
         self._may_fit = False
         self._earmark = Earmark(self.pool, self._emptied)
 
@@ -160,6 +171,7 @@ class Leases:
         if allocation.state != "held":
             return []
         unspared = self._drop_spare(allocation)
+        self._leave(allocation)
         lost = self._put(self._allocations[allocation.id].model_copy(update={"state": "lost"}))
         return [
             *unspared,
@@ -249,6 +261,7 @@ class Leases:
         spare = allocation.spare
         if spare is None:
             return []
+        self._note_leaving(allocation, allocation.spare_group, allocation.spare_group, spare.bundles)
         without = self._put(allocation.model_copy(update={"spare": None}))
         return [self._keep(without), RemoveGroup(allocation.id, spare.epoch, allocation.spare_group)]
 
@@ -297,9 +310,21 @@ class Leases:
         return [step for one in due for step in self._spare(one, now)]
 
     def _leave(self, allocation: Allocation) -> None:
-        """Its home is on its way out, and another is looked for: what it has is not free yet."""
+        """Its home is on its way out, and it has another, or none: what it had there is not free yet."""
         self._take_back(allocation.id)
+        self._note_leaving(allocation, allocation.group, allocation.group, allocation.bundles)
         self._book_survivors(allocation.group, allocation.bundles, allocation.request.anti_affinity)
+
+    def _note_leaving(self, allocation: Allocation, group: str, key: str, bundles: tuple[Bundle, ...]) -> None:
+        self._leaving[group] = _Leaving(key, bundles, allocation.request.anti_affinity)
+
+    def node_returned(self, node_id: str) -> None:
+        """A node that was held for dead is there again, and with it what Ray has not let go of yet."""
+        for leaving in self._leaving.values():
+            if node_id in _nodes(leaving.bundles):
+                if self.pool.holds(leaving.key):
+                    self.pool.deallocate(leaving.key)
+                self._book_survivors(leaving.key, leaving.bundles, leaving.anti_affinity)
 
     def _book_survivors(self, key: str, bundles: Sequence[Bundle], anti_affinity: str | None) -> None:
         """What a gang has on nodes that are still there is free when Ray has let go of its group, not before."""
@@ -533,15 +558,14 @@ class Leases:
 
     def group_removed(self, event: events.GroupRemoved) -> Instructions:
         left = f"{event.allocation_id}.{event.epoch}"
+        self._leaving.pop(left, None)
         if self.pool.holds(left) and self._spared(event.allocation_id, event.epoch) is None:
             self.pool.deallocate(left)
             return self.serve(event.at)
         allocation = self._current(event.allocation_id, event.epoch)
-        if allocation is None or allocation.state not in ("releasing", "lost"):
+        if allocation is None or allocation.state != "releasing":
             return []
-        self._take_back(allocation.id)
-        gone = self._free(allocation) if allocation.state == "releasing" else []
-        return [*gone, *self.serve(event.at)]
+        return [*self._free(allocation), *self.serve(event.at)]
 
     def _free(self, allocation: Allocation) -> Instructions:
         self._take_back(allocation.id)
@@ -584,6 +608,7 @@ class Leases:
             return self._free(allocation)
         unspared = self._drop_spare(allocation)
         leaving = self._put(self._allocations[allocation.id].model_copy(update={"state": "releasing"}))
+        self._note_leaving(leaving, leaving.group, leaving.id, leaving.bundles)
         told: Instructions = [refused] if allocation.state == "reserving" else []
         return [*unspared, self._keep(leaving), *told, RemoveGroup(leaving.id, leaving.epoch, leaving.group)]
 
@@ -719,6 +744,7 @@ class Leases:
     def _resume(self, allocation: Allocation, has_group: bool) -> Instructions:
         match allocation.state:
             case "releasing":
+                self._note_leaving(allocation, allocation.group, allocation.id, allocation.bundles)
                 return [RemoveGroup(allocation.id, allocation.epoch, allocation.group)]
             case "reserving" | "held" if not has_group:
                 # The same home first: its group fails there if the node is gone, and then another is found.

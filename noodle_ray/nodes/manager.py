@@ -6,8 +6,10 @@ What becomes of allocations is in `leases`; here is what becomes of nodes, and t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from noodle_ray.errors import Conflict
 from noodle_ray.nodes import events
 from noodle_ray.nodes.detector import Detector, Verdict
 from noodle_ray.nodes.figures import allocation_ratio, sums
@@ -87,7 +89,8 @@ class Manager:
     def handle(self, event: events.Event) -> Instructions:
         """Takes what happened in and gives what is to be done, in that order.
 
-        Raises Conflict for a claim under another's id, and for a release or a renewal by a holder of a former home.
+        Raises Conflict for a claim under another's id, for a release or a renewal by a holder of a former home, and
+        for a label that Ray itself gives the node.
         """
         leases = self._leases
         match event:
@@ -134,6 +137,8 @@ class Manager:
                 return self._reported(event)
             case events.NodeCordoned():
                 return self._cordoned(event)
+            case events.NodeUpdated():
+                return self._updated(event)
             case events.DrainRequested():
                 return self._drain(event)
             case events.AgentStarted():
@@ -171,9 +176,10 @@ class Manager:
         row = self._rows_before.get(event.node_id, {})
         node = Node(
             id=event.node_id,
-            name=event.name,
+            name=row.get("name") or event.name,
             address=event.address,
-            resources=event.resources,
+            resources=replace(event.resources, labels={**event.resources.labels, **row.get("given_labels", {})}),
+            given_labels=row.get("given_labels", {}),
             pretended=event.pretended,
             cordoned=row.get("cordoned", False),
             drain_until=row.get("drain_until"),
@@ -215,13 +221,31 @@ class Manager:
         self._retired.discard(event.node_id)
         return [*kept, *self._leases.stop_draining(event.node_id), *self._leases.serve(event.at)]
 
+    def _updated(self, event: events.NodeUpdated) -> Instructions:
+        """Labels count at once for what is placed from now on; what is held stays where it is."""
+        if not self._members.knows(event.node_id):
+            return []
+        node = self._members.node(event.node_id)
+        given = dict(node.given_labels if event.labels is None else event.labels)
+        rays = {name: value for name, value in node.resources.labels.items() if name not in node.given_labels}
+        if taken := sorted(rays.keys() & given.keys()):
+            raise Conflict(f"Ray itself gives {node.name} the label {taken[0]}: it cannot be another")
+        resources = replace(node.resources, labels={**rays, **given})
+        name = event.name or node.name
+        self._members.note(
+            node.id, "updated", "asked for", event.at, name=name, given_labels=given, resources=resources
+        )
+        if self._leases.pool.has_node(node.id):
+            self._leases.pool.relabel(node.id, resources.labels)
+        return [*self._keep_node(self._members.node(node.id)), *self._leases.serve(event.at)]
+
     def _open_or_close(self, node_id: str) -> None:
         if self._leases.pool.has_node(node_id):
             self._leases.pool.cordon(node_id, not self._members.node(node_id).is_open)
 
     def _keep_node(self, node: Node) -> Instructions:
         self._open_or_close(node.id)
-        fields = ("id", "name", "cordoned", "drain_until", "joined_at")
+        fields = ("id", "name", "cordoned", "drain_until", "given_labels", "joined_at")
         return [Keep(Put("nodes", node.id, {name: getattr(node, name) for name in fields}))]
 
     # -- draining
@@ -298,8 +322,11 @@ class Manager:
         notice = Notice(f"node_{verdict.state}", f"{node.name} is {verdict.state}: {verdict.reason}", details)
         if verdict.state == "alive":
             self._members.change(node.id, heard_at=now)
-            if was == "dead":  # it was only silent: it comes back empty, for its allocations were given up
+            if (
+                was == "dead"
+            ):  # it was only silent; Ray may still have what was given up
                 self._leases.pool.add_node(node.id, node.resources)
+                self._leases.node_returned(node.id)
         self._open_or_close(node.id)
         if verdict.state == "dead":
             return [notice, *self._leases.lose_node(node.id, now), *self._leases.serve(now)]

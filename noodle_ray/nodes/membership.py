@@ -39,6 +39,7 @@ class StateChange(Model):
 class Node(Model):
     """A node as the manager knows it. `pretended`: its resources were declared by hand for a demonstration.
 
+    `given_labels` are those that it was given here; they are in `resources` too, beside Ray's own.
     `drain_until`: it is being drained, and whatever is left on it then ends; `history`: its last changes, oldest first.
     """
 
@@ -50,6 +51,7 @@ class Node(Model):
     cordoned: bool = False
     drain_until: float | None = None
     pretended: bool = False
+    given_labels: dict[str, str] = {}  # noqa: RUF012  (pydantic copies it)
     joined_at: float
     heard_at: float
     metrics: ResourceMetrics | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -141,6 +142,12 @@ class Columns:
             self.row[self.ids[row]] = row
         del self.row[node_id]
         self.changes.append(row)
+
+    def relabel(self, row: int, labels: Mapping[str, str]) -> None:
+        """The node's labels are these from now on."""
+        self._resources[row] = dataclasses.replace(self._resources[row], labels=dict(labels))
+        for label, column in self._labels.items():
+            column.set(row, labels.get(label))
 
     def set_open(self, row: int, is_open: bool) -> None:
         self._open[row] = is_open
@@ -315,6 +322,10 @@ class _LabelColumn:
 
     def append(self, value: str | None) -> None:
         self._column.append(self._numbers.setdefault(value, len(self._numbers)))
+        self._array = None
+
+    def set(self, row: int, value: str | None) -> None:
+        self._column[row] = self._numbers.setdefault(value, len(self._numbers))
         self._array = None
 
     def move_last_to(self, row: int) -> None:

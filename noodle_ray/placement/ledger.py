@@ -76,6 +76,10 @@ class ResourcePool:
         self.columns.remove(node_id)
         return lost
 
+    def relabel(self, node_id: str, labels: Mapping[str, str]) -> None:
+        """The node's labels are these from now on; what is held there stays. Raises NotFound."""
+        self.columns.relabel(self.columns.require(node_id), labels)
+
     def cordon(self, node_id: str, cordoned: bool) -> None:
         """Nothing new is placed on a cordoned node; what is held there stays."""
         row = self.columns.require(node_id)

@@ -290,3 +290,24 @@ def test_figures_follow_what_is_free() -> None:
     held(manager, "a", Demand(gpu_share=0.9))
     assert manager.figures(0.0)["fragmented_gpus"] == pytest.approx(0.1)
     assert manager.figures(0.0)["queue_length"] == 0
+
+
+def test_labels_that_a_node_is_given_count_at_once_and_after_a_restart() -> None:
+    manager = Manager(SETTINGS)
+    manager.handle(joined("n1", cpus=2, labels={"rack": "r1"}))
+    in_zone = Demand(cpus=1, labels={"zone": "a"})
+    assert kinds(manager.handle(requested("a", in_zone))) == ["Refused"]
+    todo = manager.handle(ev.NodeUpdated("n1", 1.0, name="one", labels={"zone": "a"}))
+    row = next(step.change for step in todo if isinstance(step, Keep) and isinstance(step.change, Put))
+    order = one(manager.handle(requested("b", in_zone, at=2.0)), CreateGroup)
+    assert order.bundles[0].node_id == "n1"
+    assert (manager.node("n1").name, manager.node("n1").resources.labels) == ("one", {"rack": "r1", "zone": "a"})
+    with pytest.raises(Conflict, match="rack"):
+        manager.handle(ev.NodeUpdated("n1", 3.0, labels={"rack": "r2"}))
+    manager.handle(ev.NodeUpdated("n1", 4.0, labels={}))
+    assert manager.node("n1").resources.labels == {"rack": "r1"}
+    again = Manager(SETTINGS)
+    again.handle(ev.Recovered((), (dict(row.document),), frozenset(), 5.0))
+    again.handle(joined("n1", 6.0, cpus=2, labels={"rack": "r1"}))
+    assert (again.node("n1").name, again.node("n1").given_labels) == ("one", {"zone": "a"})
+    assert one(again.handle(requested("c", in_zone, at=7.0)), CreateGroup).bundles[0].node_id == "n1"
