@@ -19,6 +19,9 @@ app = typer.Typer(help="Benchmarks: a table here, JSON with --json FILE.", no_ar
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the rows to this file.")]
 POLICIES = "noodle,noodle+moves,noodle-on-ray,fgd,best-fit,ray-hybrid"
 CPUS = os.cpu_count() or 1
+STORIES = 3
+"""Worlds in which something broke whose faults are told, shortened; the others are counted."""
+
 Jobs = Annotated[int, typer.Option(min=1, help="Processes; the figures do not depend on it.", show_default="CPUs")]
 
 
@@ -29,6 +32,30 @@ def targets(json: JsonFile = None, seconds: Annotated[float, typer.Option(min=1,
     from noodle_ray.entry.bench.targets import measure
 
     report.publish("targets", measure(seconds), json)
+
+
+@app.command()
+def simulation(
+    seeds: Annotated[int, typer.Option(min=1, help="How many worlds.")] = 2000,
+    seed_from: Annotated[int, typer.Option(min=0, help="The first one's seed.")] = 0,
+    minutes: Annotated[float, typer.Option(min=3, max=1440, help="Simulated time of each.")] = 30.0,
+    nodes: Annotated[int | None, typer.Option(min=3, max=50, help="Of each; default: 3 to 6, by seed.")] = None,
+    jobs: Jobs = CPUS,
+    json: JsonFile = None,
+) -> None:
+    """Plays the manager through crashes, partitions and delays in seeded worlds, and checks what must hold."""
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.simulation import measure, rows_of, stories
+    from noodle_ray.entry.cli.output import say
+    from noodle_ray.entry.cli.progress import shown_count
+
+    with shown_count("worlds", seeds) as advance:
+        outcome = measure(range(seed_from, seed_from + seeds), minutes, nodes, jobs, advance)
+    report.publish("simulation", rows_of(outcome), json)
+    for story in stories(outcome.broken[:STORIES], minutes, nodes):
+        say(story)
+    if outcome.broken:
+        raise typer.Exit(1)
 
 
 @app.command()
