@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from noodle_ray.nodes.peers import Endpoint, Observation, Peer
@@ -161,6 +162,7 @@ class Detector:
             yield Peer(node_id, self._endpoints[node_id]), chosen
 
 
+@lru_cache(maxsize=100_000)
 def _place(node_id: str) -> str:
     """A node's place on the ring: the same for everybody, whatever the order in which nodes joined."""
     return hashlib.blake2b(node_id.encode(), digest_size=8).hexdigest()
