@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -86,6 +86,10 @@ class ActorNodes:
 
     async def cordon(self, node_id: str, cordoned: bool) -> Node:
         node: Node = await self._manager.ask("cordon", node_id, cordoned)
+        return node
+
+    async def update(self, node_id: str, name: str | None, labels: Mapping[str, str] | None) -> Node:
+        node: Node = await self._manager.ask("update_node", node_id, name, labels)
         return node
 
     async def drain(self, node_id: str, deadline_s: float) -> Node:

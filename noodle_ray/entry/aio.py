@@ -94,6 +94,10 @@ class AsyncCluster:
         """Places nothing new on the node, or again; opening it also calls its draining off."""
         return await self._nodes.cordon(node_id, cordoned)
 
+    async def update_node(self, node_id: str, name: str | None = None, labels: Mapping[str, str] | None = None) -> Node:
+        """Gives the node another name, or these labels beside Ray's. Raises Conflict for a label of Ray's own."""
+        return await self._nodes.update(node_id, name, labels)
+
     async def drain(self, node_id: str, deadline_s: float = 60.0) -> Node:
         """Places nothing new on the node, and moves what is movable away, so that the node may leave.
 

@@ -98,6 +98,10 @@ class Cluster:
         """Places nothing new on the node, or again; opening it also calls its draining off."""
         return self._loop.run(self.aio.cordon(node_id, cordoned))
 
+    def update_node(self, node_id: str, name: str | None = None, labels: Mapping[str, str] | None = None) -> Node:
+        """Gives the node another name, or these labels beside Ray's. Raises Conflict for a label of Ray's own."""
+        return self._loop.run(self.aio.update_node(node_id, name, labels))
+
     def drain(self, node_id: str, deadline_s: float = 60.0) -> Node:
         """Places nothing new on the node, and moves what is movable away, so that the node may leave.
 

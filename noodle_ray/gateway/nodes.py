@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from noodle_ray.base_model import Model
-from noodle_ray.errors import NoodleError, NotFound
+from noodle_ray.errors import Conflict, NoodleError, NotFound
 from noodle_ray.gateway.bodies import UNREADABLE, JsonRoute
 from noodle_ray.gateway.errors import documented
 from noodle_ray.gateway.parts import NodeId, PortsOf
@@ -35,6 +35,17 @@ class DrainRequest(Model):
     deadline_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
 
 
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
+LabelName = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class NodeUpdate(Model):
+    """Another name, or all the labels that the node is to have beside Ray's; what is left out stays."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    labels: dict[LabelName, Label] | None = None
+
+
 EventNumber = Annotated[int, Field(ge=0, le=2**53)]
 Since = Annotated[EventNumber, Query(description="Only events after this number; 0: all that are remembered.")]
 LastEventId = Annotated[
@@ -45,6 +56,10 @@ LastEventId = Annotated[
 _DRAINS: Any = {
     "within a minute": {"value": {"deadline_s": 60}},
     "at once": {"value": {"deadline_s": 0}},
+}
+_UPDATES: Any = {
+    "a failure domain": {"value": {"labels": {"zone": "a"}}},
+    "another name": {"value": {"name": "rack-3"}},
 }
 _STREAM: Any = {
     200: {
@@ -102,6 +117,14 @@ def _as_text(event: ClusterEvent) -> str:
 @router.get("/{node_id}", summary="One node", responses=documented(NotFound))
 async def read_node(ports: PortsOf, node_id: NodeId) -> Node:
     return await ports.nodes.node(node_id)
+
+
+@router.patch("/{node_id}", summary="Rename or label a node", responses=UNREADABLE | documented(NotFound, Conflict))
+async def update(
+    ports: PortsOf, node_id: NodeId, update: Annotated[NodeUpdate, Body(openapi_examples=_UPDATES)]
+) -> Node:
+    """Labels count for what is placed from now on. Ray's own cannot be changed (409)."""
+    return await ports.nodes.update(node_id, update.name, update.labels)
 
 
 @router.get("/{node_id}/metrics", summary="What a node's agent measured of late", responses=documented(NotFound))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,10 @@ class Nodes(Protocol):
     async def node(self, node_id: str) -> Node: ...
 
     async def cordon(self, node_id: str, cordoned: bool) -> Node: ...
+
+    async def update(self, node_id: str, name: str | None, labels: Mapping[str, str] | None) -> Node:
+        """Another name, or these labels beside Ray's; None: as before. Raises Conflict for a label of Ray's own."""
+        ...
 
     async def drain(self, node_id: str, deadline_s: float) -> Node:
         """Moves what is movable away, and ends what is left after `deadline_s` seconds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,11 @@ class FakeNodes(Fake):
     async def cordon(self, node_id: str, cordoned: bool) -> Node:
         node = await self.node(node_id)
         self.known[node_id] = node.model_copy(update={"cordoned": cordoned})
+        return self.known[node_id]
+
+    async def update(self, node_id: str, name: str | None, labels: Mapping[str, str] | None) -> Node:
+        node = await self.node(node_id)
+        self.known[node_id] = node.model_copy(update={"name": name or node.name, "given_labels": labels or {}})
         return self.known[node_id]
 
     async def drain(self, node_id: str, deadline_s: float) -> Node:

@@ -38,7 +38,7 @@ def assert_refused(answer: httpx.Response, fakes: FakePorts, status: int = 422) 
 
 
 def test_the_lists_are_the_whole_application() -> None:
-    assert len(JSON_ROUTES) == 8 and ("POST", "/api/ai/fusion") in JSON_ROUTES
+    assert len(JSON_ROUTES) == 9 and ("POST", "/api/ai/fusion") in JSON_ROUTES
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ async def test_odd_names_in_paths(
 ) -> None:
     for parameter in ("{node_id}", "{allocation_id}", "{name}", "{version}"):
         path = path.replace(parameter, name)
-    answer = await client.request(method, path, json={} if method == "POST" else None)
+    answer = await client.request(method, path, json={} if method in ("POST", "PATCH") else None)
     error = assert_refused(answer, fakes)
     assert error["code"] == "invalid_input" and len(error["message"]) < 1000
 

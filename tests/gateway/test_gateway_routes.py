@@ -34,6 +34,15 @@ class TestNodes:
         assert (await client.get("/api/distributed/nodes/node-a")).json()["cordoned"] is True
         assert (await client.post("/api/distributed/nodes/node-a/uncordon")).json()["cordoned"] is False
 
+    async def test_update(self, client: httpx.AsyncClient) -> None:
+        path = "/api/distributed/nodes/node-a"
+        answer = await client.patch(path, json={"name": "rack-3", "labels": {"zone": "a"}})
+        assert (answer.json()["name"], answer.json()["given_labels"]) == ("rack-3", {"zone": "a"})
+        answer = await client.patch(path, json={"labels": {"zone": "no spaces, please"}})
+        assert answer.status_code == 422
+        assert "labels.zone" in answer.text
+        assert (await client.patch("/api/distributed/nodes/ghost", json={})).status_code == 404
+
     async def test_drain(self, client: httpx.AsyncClient) -> None:
         path = "/api/distributed/nodes/node-a/drain"
         assert (await client.post(path, json={"deadline_s": 5})).json()["drain_until"] == 1005.0
