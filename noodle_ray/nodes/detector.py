@@ -22,6 +22,9 @@ PROBERS = 3
 VOTES = 2
 """Agents that are asked to probe a suspected node, and how many of them must fail."""
 
+WITNESSES = 2
+"""Watchers for whom a node must be silent, if so many watch it, for one round of probes to be enough."""
+
 ROUND_S = 2.5
 """After this long without a verdict others are asked."""
 
@@ -60,6 +63,7 @@ class Detector:
         self._cases: dict[str, _Case] = {}
         self._watching: dict[str, tuple[Peer, ...]] = {}
         self._deaf: dict[tuple[str, str], float] = {}
+        self._agentless: dict[str, float] = {}
 
     def started(self, node_id: str, endpoint: Endpoint) -> None:
         """Its agent runs there, perhaps anew."""
@@ -75,11 +79,13 @@ class Detector:
 
     def _close(self, node_id: str) -> None:
         self._cases.pop(node_id, None)
+        self._agentless.pop(node_id, None)
         self._deaf = {pair: until for pair, until in self._deaf.items() if node_id not in pair}
 
     def forgive_stall(self) -> None:
         """The clock was set: who was asked when, and who is not listened to until when, is not known any more."""
         self._deaf.clear()
+        self._agentless.clear()
         for case in self._cases.values():
             case.asked_at = case.said_at = float("-inf")
 
@@ -119,6 +125,7 @@ class Detector:
                 self._cases.pop(node_id, None)
                 return Verdict(node_id, "dead", f"its raylet's port is closed, says {_short(by)}")
             case "agent gone":
+                self._agentless[node_id] = now
                 return Verdict(node_id, "suspect", f"its agent's port is closed, says {_short(by)}")
             case "silent":
                 if self._deaf.get((by, node_id), float("-inf")) > now:
@@ -139,15 +146,24 @@ class Detector:
             del self._cases[node_id]
             self._deaf |= {(watcher, node_id): now + DEAF_S for watcher in case.silent_for - {by}}
             return Verdict(node_id, "alive", f"reached by {_short(by)}")
-        if now - case.said_at > FRESH_S:
+        # Where only the agent is gone, nobody is there to answer, and its kernel has just said that the node lives.
+        is_agentless = now - self._agentless.get(node_id, float("-inf")) <= FRESH_S
+        if is_agentless or now - case.said_at > FRESH_S:
             return None
         case.failed.add(by)
-        # Who was deaf to it before is one witness too few: its silence may begin with any short stall.
-        is_doubtful = case.rounds < 2 and all((watcher, node_id) in self._deaf for watcher in case.silent_for)
-        if len(case.failed) < VOTES or is_doubtful:
+        if len(case.failed) < VOTES or (case.rounds < 2 and self._is_doubtful(node_id, case)):
             return None
         del self._cases[node_id]
         return Verdict(node_id, "dead", f"not reached by {' and '.join(_short(one) for one in sorted(case.failed))}")
+
+    def _is_doubtful(self, node_id: str, case: _Case) -> bool:
+        """Whether too few are silent for it to be more than a cut link and a short stall: then it is probed again.
+
+        Who was deaf to it before does not count.
+        """
+        watchers = sum(any(peer.node_id == node_id for peer in peers) for peers in self._watching.values())
+        witnesses = sum((one, node_id) not in self._deaf for one in case.silent_for)
+        return witnesses < max(1, min(WITNESSES, watchers))
 
     def due_probes(self, agents: Collection[str], now: float) -> Iterator[tuple[Peer, tuple[str, ...]]]:
         """Who is to be probed now, and by whom."""

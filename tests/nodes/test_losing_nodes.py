@@ -179,3 +179,22 @@ def test_a_node_that_was_opened_again_can_be_drained_again() -> None:
     manager.handle(ev.NodeCordoned("n1", False, 1.0))
     assert manager.node("n1").is_open
     assert one(manager.handle(ev.DrainRequested("n1", 60.0, 2.0)), RetireNode).node_id == "n1"
+
+
+def test_a_node_whose_agent_alone_is_gone_does_not_die_of_probes_that_nobody_answers() -> None:
+    watching = detector()
+    watching.observed("a", SILENT, 0.0)
+    list(watching.due_probes("abcd", 0.0))
+    watching.observed("c", Observation("b", "agent gone"), 0.5)
+    assert [watching.probed("b", by, False, 1.2) for by in "acd"] == [None, None, None]
+
+
+def test_one_silent_watcher_of_several_is_believed_only_after_two_rounds() -> None:
+    watching = detector()
+    list(watching.new_watches("abcd"))
+    states = []
+    for at in (0.0, 2.6):
+        watching.observed("a", SILENT, at)
+        list(watching.due_probes("abcd", at))
+        states += [watching.probed("b", by, False, at + 1.2) for by in "cd"]
+    assert [verdict is not None for verdict in states] == [False, False, False, True]
