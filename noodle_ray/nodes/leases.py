@@ -74,6 +74,7 @@ class Leases:
         self._draining: set[str] = set()
         self._spare_tried: dict[str, float] = {}
         self._leaving: dict[str, _Leaving] = {}
+        self._homeless_since: dict[str, float] = {}
         self._may_fit = False
         self._earmark = Earmark(self.pool, self._emptied)
 
@@ -172,6 +173,7 @@ class Leases:
             return []
         unspared = self._drop_spare(allocation)
         self._leave(allocation)
+        self.watch.lost += 1
         lost = self._put(self._allocations[allocation.id].model_copy(update={"state": "lost"}))
         return [
             *unspared,
@@ -188,6 +190,7 @@ class Leases:
             return [*self._move_in(allocation), *self._spare(allocation.id, now)]
         unspared = self._drop_spare(allocation)
         self._leave(allocation)
+        self._homeless_since[allocation.id] = now
         given_up = RemoveGroup(allocation.id, allocation.epoch, allocation.group)
         anew = self._allocations[allocation.id].model_copy(update={"wait_until": None})
         try:
@@ -214,6 +217,7 @@ class Leases:
         self.pool.rename(allocation.spare_group, allocation.id)
         update = {"epoch": spare.epoch, "bundles": spare.bundles, "spare": None, "state": "held"}
         moved = self._put(allocation.model_copy(update=update))
+        self._homeless_since.pop(moved.id, None)
         notice = Notice("moved", f"{moved.id} goes on in its second home", {"allocation": moved.id})
         left = RemoveGroup(allocation.id, allocation.epoch, allocation.group)
         return [self._keep(moved), left, notice, Granted(moved)]
@@ -485,7 +489,15 @@ class Leases:
             return self._remove_stale(event)
         self._forget_attempts(allocation.id)
         held = self._put(allocation.model_copy(update={"state": "held"}))
-        return [self._keep(held), Granted(held), *self._spare(held.id, event.at)]
+        return [self._keep(held), Granted(held), *self._note_failover(held, event.at), *self._spare(held.id, event.at)]
+
+    def _note_failover(self, allocation: Allocation, now: float) -> Instructions:
+        since = self._homeless_since.pop(allocation.id, None)
+        if since is None:
+            return []
+        self.watch.failed_over(now - since)
+        details = {"allocation": allocation.id, "after_s": round(now - since, 4)}
+        return [Notice("held_anew", f"{allocation.id} is held anew after {now - since:.3f} s", details)]
 
     def _spared(self, allocation_id: str, epoch: int) -> Allocation | None:
         """The allocation whose second home this epoch is."""
@@ -784,6 +796,7 @@ class Leases:
         self._forget_attempts(allocation_id)
         self._waiting_for_node.pop(allocation_id, None)
         self._spare_tried.pop(allocation_id, None)
+        self._homeless_since.pop(allocation_id, None)
 
     def _forget_attempts(self, allocation_id: str) -> None:
         self._tried.pop(allocation_id, None)

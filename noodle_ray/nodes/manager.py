@@ -78,7 +78,13 @@ class Manager:
         """What is worth watching, as plain numbers."""
         queue = self._leases.queue
         waiting = {"queue_length": len(queue), "oldest_wait_seconds": queue.oldest_wait_s(now)}
-        return {**waiting, **self._leases.watch.figures()}
+        nodes = self._members.nodes()
+        states = {
+            f"nodes_{state}": sum(node.state == state for node in nodes) for state in ("alive", "suspect", "dead")
+        }
+        late = {"late_heartbeats": sum(now - node.heard_at > self._silence.suspect_after_s for node in nodes)}
+        draining = {"nodes_draining": sum(node.drain_until is not None for node in nodes)}
+        return {**waiting, **states, **draining, **late, **self._leases.watch.figures()}
 
     def price_inputs(self) -> PriceInputs | None:
         """What new prices are to be computed from, when they are due; they come back as Priced."""
@@ -322,9 +328,7 @@ class Manager:
         notice = Notice(f"node_{verdict.state}", f"{node.name} is {verdict.state}: {verdict.reason}", details)
         if verdict.state == "alive":
             self._members.change(node.id, heard_at=now)
-            if (
-                was == "dead"
-            ):  # it was only silent; Ray may still have what was given up
+            if was == "dead":  # it was only silent; Ray may still have what was given up
                 self._leases.pool.add_node(node.id, node.resources)
                 self._leases.node_returned(node.id)
         self._open_or_close(node.id)

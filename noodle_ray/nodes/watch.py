@@ -13,12 +13,14 @@ WARN_EVERY_S = 60.0
 
 
 class Watch:
-    """Counts `differences` of the ledger to Ray and `corrections` of GPUs, and measures the ledger."""
+    """Counts `differences` of the ledger to Ray, `corrections` of GPUs and allocations `lost`, measures the ledger."""
 
     def __init__(self, pool: ResourcePool, workload: Workload) -> None:
         self._pool, self._workload = pool, workload
         self.differences = 0
         self.corrections = 0
+        self.lost = 0
+        self._failovers, self._failover_s = 0, 0.0
         self._measured_at, self._fragmented = -1, 0.0
         self._warned_at = float("-inf")
 
@@ -29,7 +31,15 @@ class Watch:
             "fragmented_gpus": self._fragmented_gpus(),
             "ledger_differences": self.differences,
             "gpu_corrections": self.corrections,
+            "allocations_lost": self.lost,
+            "failovers": self._failovers,
+            "failover_seconds": self._failover_s,
         }
+
+    def failed_over(self, seconds: float) -> None:
+        """An allocation whose node died is held anew, after so long."""
+        self._failovers += 1
+        self._failover_s = seconds
 
     def _fragmented_gpus(self) -> float:
         position = self._pool.columns.changes.position
