@@ -59,7 +59,8 @@ class Head:
         self.pool = ResourcePool()
         self.life = 0
         self.wall_offset_s = STARTED_AT
-        self._paused = 0
+        self._paused, self._paused_at = 0, 0.0
+        self.last_pause = (0.0, 0.0)
         self._inbox: list[Call] = []
         self._greeted: set[str] = set()
         self.known: dict[str, Known] = {}
@@ -110,11 +111,13 @@ class Head:
         self._ray.forget_what_waits()
 
     def pause(self) -> None:
+        self._paused_at = self._paused_at if self._paused else self._world.now
         self._paused += 1
 
     def resume(self) -> None:
         self._paused -= 1
         if not self._paused:
+            self.last_pause = (self._paused_at, self._world.now)
             inbox, self._inbox = self._inbox, []
             for call in inbox:
                 call()

@@ -197,7 +197,9 @@ class Checker:
             return
         since, until = self._was_impaired.get(node_id, (0.0, 0.0))
         for_s = now - self._impaired.get(node_id, now)
-        if now - until <= LATE_S:
+        paused_at, resumed_at = self._cluster.head.last_pause
+        heard_from = paused_at if now - resumed_at <= LATE_S else now  # what came meanwhile was heard afterwards
+        if heard_from - until <= LATE_S:
             for_s = max(for_s, until - since)
         # Where packets are lost, a silence may have begun before the stall did; a short stall kills nobody even then.
         if for_s < (self._limit_s if not self._cluster.network.loss else STALL_S + 1e-6):
