@@ -135,8 +135,9 @@ class Leases:
             del self._waiting_for_node[allocation.id]
 
     def _restore_spare(self, allocation: Allocation, spare: Spare) -> None:
-        if not self.pool.holds(allocation.spare_group) and all(map(self.pool.has_node, _nodes(spare.bundles))):
-            self.pool.restore(allocation.spare_group, spare.bundles, allocation.request.anti_affinity)
+        if self.pool.holds(allocation.spare_group):
+            self.pool.deallocate(allocation.spare_group)
+        self._book_survivors(allocation.spare_group, spare.bundles, allocation.request.anti_affinity)
 
     def lose_node(self, node_id: str, now: float) -> Instructions:
         """Takes a node out of the ledger: what was there is lost, or goes on elsewhere, by priority."""
@@ -204,7 +205,10 @@ class Leases:
         return [*unspared, given_up, *again, notice]
 
     def _has_ready_spare(self, allocation: Allocation) -> bool:
-        return bool(allocation.spare and allocation.spare.ready and self.pool.holds(allocation.spare_group))
+        spare, group = allocation.spare, allocation.spare_group
+        if spare is None or not spare.ready or not self.pool.holds(group):
+            return False
+        return len(self.pool.bundles(group)) == len(spare.bundles)  # after a restart nodes come one by one
 
     def _move_in(self, allocation: Allocation) -> Instructions:
         """The second home becomes the only one; what the first held is free when Ray has let go of its group."""

@@ -198,3 +198,15 @@ def test_one_silent_watcher_of_several_is_believed_only_after_two_rounds() -> No
         list(watching.due_probes("abcd", at))
         states += [watching.probed("b", by, False, at + 1.2) for by in "cd"]
     assert [verdict is not None for verdict in states] == [False, False, False, True]
+
+
+def test_a_second_home_of_several_nodes_is_booked_as_its_nodes_come_back_one_by_one() -> None:
+    before = manager_with("n1", "n2", "n3", "n4")
+    held(before, "gang", PAIR, on_loss="standby")
+    before.handle(ev.GroupCreated("gang", 2, 1.0))
+    spare = before.allocation("gang").spare
+    assert spare is not None
+    after = Manager(SETTINGS)
+    after.handle(ev.Recovered(rows_of(before), (), frozenset({"gang.1", "gang.2"}), 2.0))
+    after.handle(joined(spare.bundles[0].node_id, 2.0))
+    assert kinds(after.handle(requested("other"))) == ["Refused"]
