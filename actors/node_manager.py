@@ -104,6 +104,8 @@ class NodeManager:
             allocation = Allocation.parse(row)
             if allocation.group in groups:
                 self._groups.adopt(groups[allocation.group], pinned(allocation))
+            if allocation.spare is not None and allocation.spare_group in groups:
+                self._groups.adopt(groups[allocation.spare_group], pinned(allocation.spare))
         unready = frozenset(name for name, group in groups.items() if not group.is_ready)
         self._handle(
             events.Recovered(
@@ -322,10 +324,15 @@ class NodeManager:
             case instructions.Queued(allocation):
                 self._queued.resolve(allocation.id, allocation)
             case instructions.Refused(allocation_id, error):
-                self._refuse(allocation_id, error)
+                self._spawn(self._refuse_kept(allocation_id, error))
             case instructions.Released(allocation_id):
                 self._released.resolve(allocation_id, None)
                 self._refuse(allocation_id, NotFound("allocation", allocation_id))
+
+    async def _refuse_kept(self, allocation_id: str, error: NoodleError) -> None:
+        """Whoever is told that it is not held must not find it held after a restart."""
+        await self._journal.kept()
+        self._refuse(allocation_id, error)
 
     def _refuse(self, allocation_id: str, error: NoodleError) -> None:
         self._held.reject(allocation_id, error)

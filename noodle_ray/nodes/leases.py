@@ -807,9 +807,9 @@ class Leases:
         self._homes.pop(allocation_id, None)
 
 
-def pinned(allocation: Allocation) -> tuple[PinnedBundle, ...]:
+def pinned(home: Allocation | Spare) -> tuple[PinnedBundle, ...]:
     """What Ray is to reserve for it."""
-    return _pinned(allocation.bundles)
+    return _pinned(home.bundles)
 
 
 def _pinned(bundles: Sequence[Bundle]) -> tuple[PinnedBundle, ...]:
