@@ -134,7 +134,7 @@ class NodeAgent:
         if time.time() - self._metrics.taken_at >= self._settings.resource_monitoring_interval_ms / 1000:
             self._metrics = await asyncio.to_thread(measure)
         self._gpus.forget()
-        await self._deliver(self._manager.report.remote(self._node_id, self._metrics))
+        await self._deliver(self._manager.report.remote(self._node_id, self._metrics, self._address, self._port))
 
     async def _watch_gpus_for_ever(self) -> None:
         while True:

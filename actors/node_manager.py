@@ -245,10 +245,11 @@ class NodeManager:
         """What is worth watching of queue, ledger and decisions, as plain numbers."""
         return {**self._core.figures(time.time()), **self._metrics.decision_ms()}
 
-    async def report(self, node_id: str, metrics: ResourceMetrics) -> None:
-        """A NodeAgent's report."""
+    async def report(self, node_id: str, metrics: ResourceMetrics, address: str, port: int) -> None:
+        """A NodeAgent's report, and where it answers probes."""
         self._measured[node_id].append(metrics)
-        self._handle(events.NodeReported(node_id, metrics, at=time.time()))
+        endpoint = Endpoint(address, port, self._raylet_ports.get(node_id, 0))
+        self._handle(events.NodeReported(node_id, metrics, time.time(), endpoint))
 
     async def agent_started(self, node_id: str, address: str, port: int) -> None:
         """A NodeAgent runs, perhaps anew, and answers probes there."""

@@ -31,6 +31,9 @@ ROUND_S = 2.5
 FRESH_S = 3.0
 """A silence that was not said again for this long is over, or its witness is: probes that fail then are no votes."""
 
+SETTLED_S = 0.8
+"""How long a watcher must have gone on hearing nothing, after it first said so, to be a witness of more than a stall."""
+
 DEAF_S = 10.0
 """For how long an agent that does not hear what others reach is not listened to about it."""
 
@@ -46,9 +49,9 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Case:
-    """One suspected node: who hears nothing, when that was last said, and the rounds of probes with who failed."""
+    """One suspected node: who hears nothing since when, when that was last said, and the rounds of probes."""
 
-    silent_for: set[str] = field(default_factory=set)
+    silent_for: dict[str, float] = field(default_factory=dict)
     said_at: float = float("-inf")
     asked_at: float = float("-inf")
     failed: set[str] = field(default_factory=set)
@@ -89,9 +92,9 @@ class Detector:
         for case in self._cases.values():
             case.asked_at = case.said_at = float("-inf")
 
-    def has_agent(self, node_id: str) -> bool:
-        """Whether there is an agent to be asked of the node."""
-        return node_id in self._endpoints
+    def endpoint(self, node_id: str) -> Endpoint | None:
+        """Where its agent answers, as far as it has said so."""
+        return self._endpoints.get(node_id)
 
     # -- who watches whom
 
@@ -131,7 +134,7 @@ class Detector:
                 if self._deaf.get((by, node_id), float("-inf")) > now:
                     return None  # others hear it: it is their link that is cut
                 case = self._cases.setdefault(node_id, _Case())
-                case.silent_for.add(by)
+                case.silent_for.setdefault(by, now)
                 if now - case.said_at > FRESH_S:  # another silence: probes that were asked for before say nothing of it
                     case.asked_at, case.failed = float("-inf"), set()
                 case.said_at = now
@@ -144,25 +147,26 @@ class Detector:
             return None
         if reached:
             del self._cases[node_id]
-            self._deaf |= {(watcher, node_id): now + DEAF_S for watcher in case.silent_for - {by}}
+            self._deaf |= {(watcher, node_id): now + DEAF_S for watcher in case.silent_for.keys() - {by}}
             return Verdict(node_id, "alive", f"reached by {_short(by)}")
         # Where only the agent is gone, nobody is there to answer, and its kernel has just said that the node lives.
         is_agentless = now - self._agentless.get(node_id, float("-inf")) <= FRESH_S
         if is_agentless or now - case.said_at > FRESH_S:
             return None
         case.failed.add(by)
-        if len(case.failed) < VOTES or (case.rounds < 2 and self._is_doubtful(node_id, case)):
+        if len(case.failed) < VOTES or (case.rounds < 2 and self._is_doubtful(node_id, case, now)):
             return None
         del self._cases[node_id]
         return Verdict(node_id, "dead", f"not reached by {' and '.join(_short(one) for one in sorted(case.failed))}")
 
-    def _is_doubtful(self, node_id: str, case: _Case) -> bool:
-        """Whether too few are silent for it to be more than a cut link and a short stall: then it is probed again.
+    def _is_doubtful(self, node_id: str, case: _Case, now: float) -> bool:
+        """Whether too few hear nothing for it to be more than a cut link and a short stall: then it is probed again.
 
-        Who was deaf to it before does not count.
+        Who was deaf to it before does not count, nor does who has only just begun to hear nothing.
         """
         watchers = sum(any(peer.node_id == node_id for peer in peers) for peers in self._watching.values())
-        witnesses = sum((one, node_id) not in self._deaf for one in case.silent_for)
+        settled = [by for by, since in case.silent_for.items() if now - since >= SETTLED_S]
+        witnesses = sum((by, node_id) not in self._deaf for by in settled)
         return witnesses < max(1, min(WITNESSES, watchers))
 
     def due_probes(self, agents: Collection[str], now: float) -> Iterator[tuple[Peer, tuple[str, ...]]]:

@@ -36,11 +36,12 @@ class NodeLeft:
 
 @dataclass(frozen=True, slots=True)
 class NodeReported:
-    """A node's agent has measured its machine."""
+    """A node's agent has measured its machine. `endpoint`: where it answers, for what it said before may be lost."""
 
     node_id: str
     metrics: ResourceMetrics
     at: float
+    endpoint: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,6 +296,8 @@ class Manager:
         if not self._members.knows(event.node_id):
             return []
         node = self._members.change(event.node_id, metrics=event.metrics, heard_at=event.at)
+        if event.endpoint is not None and event.endpoint != self._detector.endpoint(node.id):
+            return self._agent_started(events.AgentStarted(node.id, event.endpoint, event.at))
         self._detector.tell_again(node.id)
         return self._judge([Verdict(node.id, "alive", "its agent reported")], event.at)
 

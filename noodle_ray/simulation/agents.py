@@ -112,7 +112,7 @@ class Agents:
         if node_id not in self._ray.nodes:
             return
         if agent.is_awake:
-            self._network.call(node_id, HEAD, lambda: self._head.reported(node_id, METRICS))
+            self._network.call(node_id, HEAD, lambda: self._head.reported(node_id, METRICS, agent.endpoint))
         self._world.after(self._settings.node_heartbeat_interval_ms / 1000, lambda: self._beat(node_id))
 
     # -- watching

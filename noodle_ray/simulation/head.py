@@ -158,8 +158,8 @@ class Head:
 
         self._in_life(take)()
 
-    def reported(self, node_id: str, metrics: ResourceMetrics) -> None:
-        self.receive(lambda at: events.NodeReported(node_id, metrics, at))
+    def reported(self, node_id: str, metrics: ResourceMetrics, endpoint: Endpoint) -> None:
+        self.receive(lambda at: events.NodeReported(node_id, metrics, at, endpoint))
 
     def agent_started(self, node_id: str, endpoint: Endpoint) -> None:
         self._greeted.add(node_id)

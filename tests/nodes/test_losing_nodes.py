@@ -210,3 +210,34 @@ def test_a_second_home_of_several_nodes_is_booked_as_its_nodes_come_back_one_by_
     after.handle(ev.Recovered(rows_of(before), (), frozenset({"gang.1", "gang.2"}), 2.0))
     after.handle(joined(spare.bundles[0].node_id, 2.0))
     assert kinds(after.handle(requested("other"))) == ["Refused"]
+
+
+def test_where_an_agent_answers_is_known_from_its_report_too() -> None:
+    """What it said when it started was lost: the others would knock at its old port for ever."""
+    manager = manager_with("n1", "n2")
+    manager.handle(ev.AgentStarted("n1", Endpoint("10.0.0.1", 1, 6000), 0.0))
+    manager.handle(ev.AgentStarted("n2", Endpoint("10.0.0.2", 2, 6000), 0.0))
+    manager.handle(ev.PeersObserved("n1", (Observation("n2", "agent gone"),), 1.0))
+    assert manager.node("n2").state == "suspect"
+    anew = Endpoint("10.0.0.2", 22, 6000)
+    todo = manager.handle(ev.NodeReported("n2", METRICS, 2.0, anew))
+    assert manager.node("n2").state == "alive"
+    watches = [step for step in todo if isinstance(step, WatchPeers)]
+    assert any(peer.endpoint == anew for step in watches for peer in step.peers)
+
+
+def test_who_has_only_just_begun_to_hear_nothing_is_no_witness() -> None:
+    """One link is cut for long, the other for hardly more than a stall: that is no death yet."""
+    watching = detector()
+    list(watching.new_watches("abcd"))
+    watching.observed("a", SILENT, 0.0)
+    list(watching.due_probes("acd", 0.0))
+    watching.observed("c", SILENT, 1.2)
+    watching.observed("d", SILENT, 1.2)
+    assert watching.probed("b", "c", False, 1.25) is None
+    assert watching.probed("b", "d", False, 1.25) is None
+    list(watching.due_probes("acd", 2.6))
+    watching.observed("a", SILENT, 3.0)
+    assert watching.probed("b", "a", False, 3.8) is None
+    dead = watching.probed("b", "c", False, 3.8)
+    assert dead is not None and dead.state == "dead"
