@@ -32,7 +32,7 @@ FRESH_S = 3.0
 """A silence that was not said again for this long is over, or its witness is: probes that fail then are no votes."""
 
 SETTLED_S = 0.8
-"""How long a watcher must have gone on hearing nothing, after it first said so, to be a witness of more than a stall."""
+"""How long a watcher must have heard nothing, since it first said so, to be a witness of more than a stall."""
 
 DEAF_S = 10.0
 """For how long an agent that does not hear what others reach is not listened to about it."""
