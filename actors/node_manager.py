@@ -28,7 +28,7 @@ from noodle_ray.actors.ray_view import RayView
 from noodle_ray.errors import NoodleError, NotFound
 from noodle_ray.nodes import events, instructions
 from noodle_ray.nodes.event_log import ClusterEvent, EventLog
-from noodle_ray.nodes.leases import pinned
+from noodle_ray.nodes.lease_book import pinned
 from noodle_ray.nodes.manager import Manager
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics

@@ -132,3 +132,5 @@ Instruction = (
     | RetireNode
     | Notice
 )
+
+Instructions = list[Instruction]

@@ -13,8 +13,8 @@ from noodle_ray.errors import Conflict
 from noodle_ray.nodes import events
 from noodle_ray.nodes.detector import Detector, Verdict
 from noodle_ray.nodes.figures import allocation_ratio, sums
-from noodle_ray.nodes.instructions import Instruction, Keep, Notice, ProbeNode, RetireNode, WatchPeers
-from noodle_ray.nodes.leases import Instructions, Leases
+from noodle_ray.nodes.instructions import Instruction, Instructions, Keep, Notice, ProbeNode, RetireNode, WatchPeers
+from noodle_ray.nodes.leases import Leases
 from noodle_ray.nodes.membership import SUSPECT_AFTER_HEARTBEATS, Membership, Node, Silence
 from noodle_ray.nodes.snapshot import Snapshot
 from noodle_ray.placement.allocation import Allocation

@@ -9,8 +9,8 @@ import pytest
 
 from noodle_ray.nodes import detector, events
 from noodle_ray.nodes.detector import Detector, Verdict
-from noodle_ray.nodes.instructions import Granted, Keep, RemoveGroup
-from noodle_ray.nodes.leases import Instructions, Leases
+from noodle_ray.nodes.instructions import Granted, Instructions, Keep, RemoveGroup
+from noodle_ray.nodes.leases import Leases
 from noodle_ray.placement.allocation import Allocation
 
 Plant = Callable[[pytest.MonkeyPatch], None]
