@@ -8,7 +8,7 @@ One agent that hears it is enough to clear it. With fewer than two others only t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -59,26 +59,34 @@ class _Case:
 
 
 class Detector:
-    """Verdicts from observations. Who may watch and probe (`agents`) is told each time: those that are alive."""
+    """Verdicts from observations of agents, who watch each other in a ring."""
 
     def __init__(self) -> None:
         self._endpoints: dict[str, Endpoint] = {}
         self._cases: dict[str, _Case] = {}
+        self._ring: list[str] = []
+        self._places: dict[str, int] = {}
+        self._is_stale = False
         self._watching: dict[str, tuple[Peer, ...]] = {}
+        self._to_tell: set[str] = set()
         self._deaf: dict[tuple[str, str], float] = {}
         self._agentless: dict[str, float] = {}
 
     def started(self, node_id: str, endpoint: Endpoint) -> None:
         """Its agent runs there, perhaps anew."""
         self._endpoints[node_id] = endpoint
-        self._watching.pop(node_id, None)
         self._close(node_id)
+        place = self._places.get(node_id)
+        if place is None:
+            self._is_stale = True
+        else:  # those before it on the ring watch it, and it does not know any more whom it watches
+            self._to_tell |= {self._ring[place - step] for step in range(self._reach + 1)}
 
     def forget(self, node_id: str) -> None:
         """The node has left."""
         self._endpoints.pop(node_id, None)
-        self._watching.pop(node_id, None)
         self._close(node_id)
+        self._is_stale = True
 
     def _close(self, node_id: str) -> None:
         self._cases.pop(node_id, None)
@@ -98,19 +106,40 @@ class Detector:
 
     # -- who watches whom
 
-    def new_watches(self, agents: Collection[str]) -> Iterator[tuple[str, tuple[Peer, ...]]]:
-        """The agents whose peers have changed, with their peers: each node is watched by the next few on a ring."""
-        ring = sorted((node_id for node_id in agents if node_id in self._endpoints), key=_place)
-        for place, by in enumerate(ring):
-            watched = [ring[(place + step) % len(ring)] for step in range(1, min(WATCHERS, len(ring) - 1) + 1)]
-            peers = tuple(Peer(node_id, self._endpoints[node_id]) for node_id in watched)
-            if self._watching.get(by) != peers:
-                self._watching[by] = peers
-                yield by, peers
+    @property
+    def _reach(self) -> int:
+        """How many each agent watches, and is watched by."""
+        return min(WATCHERS, max(len(self._ring) - 1, 0))
+
+    def agents_changed(self) -> None:
+        """Others are alive than before: the ring is to be made anew."""
+        self._is_stale = True
+
+    def new_watches(self, agents: Callable[[], Iterable[str]]) -> Iterator[tuple[str, tuple[Peer, ...]]]:
+        """Who is to be told whom to watch. `agents` gives all that are on the ring; it is asked where that changed."""
+        if self._is_stale:
+            self._is_stale = False
+            self._make_ring(agents())
+        told, self._to_tell = sorted(self._to_tell), set()
+        for by in told:
+            if by in self._places:
+                self._watching[by] = self._peers_of(by)
+                yield by, self._watching[by]
+
+    def _make_ring(self, agents: Iterable[str]) -> None:
+        self._ring = sorted((node_id for node_id in agents if node_id in self._endpoints), key=_place)
+        self._places = {node_id: place for place, node_id in enumerate(self._ring)}
+        self._watching = {by: peers for by, peers in self._watching.items() if by in self._places}
+        self._to_tell |= {by for by in self._ring if self._watching.get(by) != self._peers_of(by)}
+
+    def _peers_of(self, by: str) -> tuple[Peer, ...]:
+        ring, place = self._ring, self._places[by]
+        watched = (ring[(place + step) % len(ring)] for step in range(1, self._reach + 1))
+        return tuple(Peer(node_id, self._endpoints[node_id]) for node_id in watched)
 
     def tell_again(self, by: str) -> None:
         """What it was told may not have arrived: it is told once more whom to watch."""
-        self._watching.pop(by, None)
+        self._to_tell.add(by)
 
     # -- what they say
 
@@ -164,16 +193,17 @@ class Detector:
 
         Who was deaf to it before does not count, nor does who has only just begun to hear nothing.
         """
-        watchers = sum(any(peer.node_id == node_id for peer in peers) for peers in self._watching.values())
         settled = [by for by, since in case.silent_for.items() if now - since >= SETTLED_S]
         witnesses = sum((by, node_id) not in self._deaf for by in settled)
-        return witnesses < max(1, min(WITNESSES, watchers))
+        return witnesses < max(1, min(WITNESSES, self._reach))
 
-    def due_probes(self, agents: Collection[str], now: float) -> Iterator[tuple[Peer, tuple[str, ...]]]:
-        """Who is to be probed now, and by whom."""
+    def due_probes(self, is_alive: Callable[[str], bool], now: float) -> Iterator[tuple[Peer, tuple[str, ...]]]:
+        """Who is to be probed now, and by whom: agents of nodes that are alive."""
         for node_id, case in self._cases.items():
-            probers = sorted((one for one in agents if one != node_id and one in self._endpoints), key=_place)
-            if len(probers) < VOTES or now - case.asked_at < ROUND_S:
+            if now - case.asked_at < ROUND_S:
+                continue
+            probers = [one for one in self._ring if one != node_id and is_alive(one)]
+            if len(probers) < VOTES:
                 continue
             first = int(_place(f"{node_id}{case.rounds}"), 16) % len(probers)
             chosen = tuple((probers * 2)[first : first + min(PROBERS, len(probers))])

@@ -13,7 +13,7 @@ from noodle_ray.errors import Conflict
 from noodle_ray.nodes import events
 from noodle_ray.nodes.detector import Detector, Verdict
 from noodle_ray.nodes.figures import allocation_ratio, sums
-from noodle_ray.nodes.instructions import Instruction, Instructions, Keep, Notice, ProbeNode, RetireNode, WatchPeers
+from noodle_ray.nodes.instructions import Instructions, Keep, Notice, ProbeNode, RetireNode, WatchPeers
 from noodle_ray.nodes.leases import Leases
 from noodle_ray.nodes.membership import SUSPECT_AFTER_HEARTBEATS, Membership, Node, Silence
 from noodle_ray.nodes.snapshot import Snapshot
@@ -304,10 +304,12 @@ class Manager:
     def _agent_started(self, event: events.AgentStarted) -> Instructions:
         if not self._members.knows(event.node_id):
             return []
+        started_again = self._detector.endpoint(event.node_id) is not None
         self._detector.started(event.node_id, event.endpoint)
         self._members.change(event.node_id, heard_at=event.at)
         alive = self._judge([Verdict(event.node_id, "alive", "its agent runs")], event.at)
-        return [*alive, *self._watch_and_probe(event.at)]
+        # Many may join at once: a ring with all of them is made with the next tick. Who was on it is watched at once.
+        return [*alive, *(self._watch_and_probe(event.at) if started_again else [])]
 
     def _observed(self, event: events.PeersObserved) -> Instructions:
         verdicts = [self._detector.observed(event.by, seen, event.at) for seen in event.observations]
@@ -326,6 +328,8 @@ class Manager:
             return []
         was = node.state
         self._members.note(node.id, verdict.state, verdict.reason, now, state=verdict.state)
+        if "dead" in (was, verdict.state):
+            self._detector.agents_changed()
         details = {"node": node.id, "reason": verdict.reason}
         notice = Notice(f"node_{verdict.state}", f"{node.name} is {verdict.state}: {verdict.reason}", details)
         if verdict.state == "alive":
@@ -348,10 +352,14 @@ class Manager:
         return self._judge(verdicts, now)
 
     def _watch_and_probe(self, now: float) -> Instructions:
-        agents = [node.id for node in self._members.nodes() if node.state == "alive"]
-        watched = [node.id for node in self._members.nodes() if node.state != "dead"]
-        done: list[Instruction] = [WatchPeers(by, peers) for by, peers in self._detector.new_watches(watched)]
-        return [*done, *(ProbeNode(peer, by) for peer, by in self._detector.due_probes(agents, now))]
+        watches = [WatchPeers(by, peers) for by, peers in self._detector.new_watches(self._not_dead)]
+        return [*watches, *(ProbeNode(peer, by) for peer, by in self._detector.due_probes(self._is_alive, now))]
+
+    def _not_dead(self) -> list[str]:
+        return [node.id for node in self._members.nodes() if node.state != "dead"]
+
+    def _is_alive(self, node_id: str) -> bool:
+        return self._members.knows(node_id) and self._members.node(node_id).state == "alive"
 
     # -- starting again
 

@@ -172,12 +172,16 @@ def nodes(
     overhead: Annotated[
         bool, typer.Option("--overhead/--no-overhead", help="Also what watching costs beside Ray as it comes.")
     ] = True,
+    scale: Annotated[bool, typer.Option("--scale", help="What the core costs at 10 to 10,000 nodes instead.")] = False,
     json: JsonFile = None,
 ) -> None:
     """How fast dead and silent nodes are found and their work is held anew; half an hour with the defaults."""
-    from noodle_ray.entry.bench import nodes_overhead, report
+    from noodle_ray.entry.bench import nodes_overhead, nodes_scale, report
     from noodle_ray.entry.bench.nodes import Plan, measure
     from noodle_ray.entry.cli.output import say
 
+    if scale:
+        report.publish("nodes", nodes_scale.measure(say), json)
+        return
     rows = nodes_overhead.measure(say) if overhead else []
     report.publish("nodes", [*measure(Plan(trials, kills, stall_minutes)), *rows], json)
