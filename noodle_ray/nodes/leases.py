@@ -1,9 +1,9 @@
 """Leases: every allocation of a cluster as a state machine, from its claim to its end, with the ledger and the queue.
 
 An allocation's life: waiting (it fits nowhere now) → reserving (its intent is kept, its group on its way) → held →
-releasing (its group on its way out) → gone. The death of any of its nodes makes it lost: the holder finds out when it
-asks, and the row stays until it is released. Capacity comes back only when Ray has let go of the group, so that
-nothing is promised twice; then it is offered to those who wait, in their order.
+releasing (its group on its way out) → gone. When one of its nodes dies, `homes` has it held anew, or it is lost: the
+holder is told, and the row stays until it is released. Capacity comes back only when Ray has let go of the group, so
+that nothing is promised twice; then it is offered to those who wait, in their order.
 """
 
 from __future__ import annotations
