@@ -30,7 +30,7 @@ from noodle_ray.errors import (
 )
 from noodle_ray.modules.archive import write_entries
 from noodle_ray.modules.artefact import pack_module
-from noodle_ray.nodes.manager import pinned
+from noodle_ray.nodes.lease_book import pinned
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation, Bundle
 from noodle_ray.placement.request import Request
