@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -30,6 +32,9 @@ from sqlalchemy.schema import CreateTable
 
 from noodle_ray.errors import Fault, InvalidSettings, NotFound, Unavailable
 from noodle_ray.store.changes import Change, Document, Put
+
+OPEN_TIMEOUT_S, OPEN_AGAIN_S = 10.0, 0.05
+"""SQLite does not wait by itself for whoever switches a new file to write-ahead logging."""
 
 TABLES = ("allocations", "nodes", "modules", "loads", "services")
 
@@ -66,12 +71,8 @@ class Database:
                 engine = create_engine(parsed, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
         except (SQLAlchemyError, ImportError) as error:
             raise InvalidSettings([Fault("NOODLE_DATABASE_URL", f"cannot be opened: {error}")]) from None
-        database = cls(engine)
-        try:
-            _create_missing(engine)
-        except OperationalError as error:
-            raise Unavailable(f"the database does not answer: {error.orig}") from error
-        return database
+        _create_missing_in_time(engine)
+        return cls(engine)
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Makes all the changes, in order, in one transaction: all of them or none."""
@@ -122,6 +123,18 @@ def _upsert(dialect: str, name: str) -> Insert:
         index_elements=["key"], set_={"document": insert.excluded.document, "updated_at": func.now()}
     )
     return upsert
+
+
+def _create_missing_in_time(engine: Engine) -> None:
+    """Creates missing tables; a new SQLite file that others are opening too is locked now and then, at once."""
+    end = time.monotonic() + OPEN_TIMEOUT_S
+    while True:
+        try:
+            return _create_missing(engine)
+        except (OperationalError, sqlite3.OperationalError) as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise Unavailable(f"the database does not answer: {getattr(error, 'orig', error)}") from error
+        time.sleep(OPEN_AGAIN_S)
 
 
 def _create_missing(engine: Engine) -> None:
