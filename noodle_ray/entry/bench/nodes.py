@@ -89,8 +89,7 @@ def _kill(running: Fleet, slot: int, times: Times, chance: np.random.Generator) 
         times.taken["replan"].append(float(event.details["decided_ms"]))
     for allocation in passing:
         running.ask("release", allocation.id)
-    running.replace(slot)
-    running.settle()
+    _replace(running, slot, times)
 
 
 def _silence(running: Fleet, slot: int, times: Times) -> None:
@@ -106,8 +105,17 @@ def _silence(running: Fleet, slot: int, times: Times) -> None:
         times.taken["replan"].append(float(dead.details["decided_ms"]))
         if there:
             times.taken["recover_silent"].append((running.held_anew(there[0], OUTER_S) - frozen_at) * 1000)
+    _replace(running, slot, times)
+
+
+def _replace(running: Fleet, slot: int, times: Times) -> None:
+    """A new raylet in the slot; one that does not come up in time is counted, and tried once more."""
     running.replace(slot)
-    running.settle()
+    for _ in range(2):
+        with _counted(times):
+            running.settle()
+            return
+        running.replace(slot)
 
 
 @contextmanager
