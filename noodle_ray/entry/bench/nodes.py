@@ -15,7 +15,7 @@ from noodle_ray.entry.bench.nodes_fleet import Fleet, fleet, wait_for
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.bench.timing import percentile
 from noodle_ray.entry.cli.output import say
-from noodle_ray.errors import DeadlineExceeded
+from noodle_ray.errors import DeadlineExceeded, Unavailable
 from noodle_ray.placement.allocation import OnLoss
 
 SLOTS = 4
@@ -23,6 +23,9 @@ KEPT = 24
 """Allocations that are held all the time and restart when their node dies."""
 
 STALL_S, BETWEEN_STALLS_S = 2.0, 1.0
+STARTS = 3
+"""How often a raylet is started that does not come up on a busy machine."""
+
 OUTER_S = 15.0
 """A node that is dead is known as such within this, or the trial counts as missed."""
 
@@ -109,13 +112,12 @@ def _silence(running: Fleet, slot: int, times: Times) -> None:
 
 
 def _replace(running: Fleet, slot: int, times: Times) -> None:
-    """A new raylet in the slot; one that does not come up in time is counted, and tried once more."""
-    running.replace(slot)
-    for _ in range(2):
+    """A new raylet in the slot; one that does not come up in time is counted, and started anew."""
+    for _ in range(STARTS):
         with _counted(times):
+            running.replace(slot)
             running.settle()
             return
-        running.replace(slot)
 
 
 @contextmanager
@@ -123,7 +125,7 @@ def _counted(times: Times) -> Iterator[None]:
     """What does not happen in time is counted, and ends nothing."""
     try:
         yield
-    except DeadlineExceeded:
+    except (DeadlineExceeded, Unavailable):
         times.missed += 1
 
 
