@@ -328,7 +328,8 @@ class NodeManager:
                 self._spawn(self._refuse_kept(allocation_id, error))
             case instructions.Released(allocation_id):
                 self._released.resolve(allocation_id, None)
-                self._refuse(allocation_id, NotFound("allocation", allocation_id))
+                # In its turn: who was told of a better reason just before is to hear that one.
+                self._spawn(self._refuse_kept(allocation_id, NotFound("allocation", allocation_id)))
 
     async def _refuse_kept(self, allocation_id: str, error: NoodleError) -> None:
         """Whoever is told that it is not held must not find it held after a restart."""
