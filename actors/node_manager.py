@@ -277,14 +277,14 @@ class NodeManager:
     def _handle(self, event: events.Event) -> None:
         """The one door: the core decides, then its instructions are performed in their order."""
         start = time.perf_counter()
-        todo = self._core.handle(event)
-        self._perform(todo, decided_ms=(time.perf_counter() - start) * 1000)
+        orders = self._core.handle(event)
+        self._perform(orders, decided_ms=(time.perf_counter() - start) * 1000)
 
     def _tick(self) -> None:
         self._handle(events.Tick(at=time.time()))
 
-    def _perform(self, todo: Sequence[instructions.Instruction], decided_ms: float) -> None:
-        for instruction in todo:
+    def _perform(self, orders: Sequence[instructions.Instruction], decided_ms: float) -> None:
+        for instruction in orders:
             match instruction:
                 case instructions.Keep(change):
                     self._journal.add(change)

@@ -179,9 +179,9 @@ class Head:
         assert self.manager is not None
         self.heard(event)
         self._world.note(type(event).__name__)
-        todo = self.manager.handle(event)
-        self.decisions += bool(todo)
-        for instruction in todo:
+        orders = self.manager.handle(event)
+        self.decisions += bool(orders)
+        for instruction in orders:
             self._world.note(_word(instruction))
             self.hear(instruction)
             self._perform(instruction)

@@ -131,6 +131,7 @@ def test_a_home_that_is_lost_while_starting_fails_is_not_insisted_on(
     eventually(lambda: len(work.groups) > 3)
     manager.row, work.failures = an_allocation(epoch=3), 0
     eventually(lambda: kept.held.group == "a.3")
+    assert (kept.result, kept.lost) == ("work in a.3", None)
 
 
 def test_a_move_is_started_before_it_is_confirmed(
@@ -148,8 +149,10 @@ def test_a_move_is_started_before_it_is_confirmed(
 def test_a_manager_that_is_away_is_waited_for(kept: Kept[Allocation, str], manager: FakeManager) -> None:
     manager.error = Unavailable("gone")
     eventually(lambda: kept._failures > 3)
+    assert (kept.held.group, kept.lost) == ("a.1", None)
     manager.row, manager.error = an_allocation(epoch=2), None
     eventually(lambda: kept.held.group == "a.2")
+    assert kept.result == "work in a.2"
 
 
 def test_a_callback_that_fails_does_not_end_it(kept: Kept[Allocation, str], manager: FakeManager) -> None:
@@ -160,6 +163,7 @@ def test_a_callback_that_fails_does_not_end_it(kept: Kept[Allocation, str], mana
     for epoch in (2, 3):
         manager.row = an_allocation(epoch=epoch)
         eventually(lambda group=f"a.{epoch}": kept.held.group == group)  # type: ignore[misc]
+    assert (kept.result, kept.lost) == ("work in a.3", None)
 
 
 def test_what_is_lost_is_said_and_its_row_released(kept: Kept[Allocation, str], manager: FakeManager) -> None:
@@ -176,6 +180,7 @@ def test_what_is_lost_is_said_and_its_row_released(kept: Kept[Allocation, str], 
 def test_what_another_released_is_gone(kept: Kept[Allocation, str], manager: FakeManager) -> None:
     manager.row = None
     eventually(lambda: kept.lost is not None)
+    assert kept.lost == "it was released, or could not be held again"
 
 
 def test_close_releases_it_once_and_ends_its_thread(kept: Kept[Allocation, str], manager: FakeManager) -> None:
@@ -194,6 +199,8 @@ def test_it_may_be_closed_from_its_own_callback(kept: Kept[Allocation, str], man
     kept.on_change = lambda now: now.close()
     manager.row = an_allocation(epoch=2)
     eventually(lambda: manager.released == 1)
+    eventually(lambda: "keep-a" not in [thread.name for thread in threading.enumerate()])
+    assert kept.lost == "it was released"
 
 
 def test_a_start_may_have_an_event_loop_of_its_own(manager: FakeManager) -> None:
@@ -206,3 +213,4 @@ def test_a_start_may_have_an_event_loop_of_its_own(manager: FakeManager) -> None
     with Kept(an_allocation(), manager, lambda allocation: allocation, start) as kept:
         manager.row = an_allocation(epoch=2)
         eventually(lambda: kept.held.group == "a.2")
+        assert kept.result == "done"

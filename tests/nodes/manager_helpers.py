@@ -5,25 +5,14 @@ from typing import Any
 from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.instructions import CreateGroup, Instruction
 from noodle_ray.nodes.manager import Manager
-from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand, NodeResources
 from noodle_ray.settings import Settings
+from noodle_ray.simulation.agents import METRICS as METRICS  # what any agent reports
 
 SETTINGS = Settings(node_heartbeat_interval_ms=10_000, node_timeout_ms=60_000)
 ONE = Demand(cpus=1)
-METRICS = ResourceMetrics(
-    cpu_count=2,
-    cpu_used_ratio=0.5,
-    memory_total_bytes=100,
-    memory_used_bytes=50,
-    disk_total_bytes=100,
-    disk_used_bytes=20,
-    network_sent_bytes=0,
-    network_received_bytes=0,
-    taken_at=0.0,
-)
 
 
 def joined(node: str, at: float = 0.0, **resources: Any) -> ev.NodeJoined:

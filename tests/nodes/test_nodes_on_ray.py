@@ -11,6 +11,7 @@ from noodle_ray.actors import ray_state
 from noodle_ray.entry import ray_process
 from noodle_ray.entry.aio import Held
 from noodle_ray.entry.bench.nodes_fleet import Fleet, fleet, wait_for
+from noodle_ray.errors import NotFound
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim, new_claim_id
@@ -142,6 +143,7 @@ def test_a_restarted_manager_goes_on_watching(cluster: Fleet) -> None:
     cluster.signal(slot_of(cluster, held.node_id), signal.SIGKILL)
     cluster.first_event(since, held.node_id, DEAD, 10)
     cluster.held_anew(held, 20)
+    assert cluster.ask("allocation", held.id).node_id != held.node_id
 
 
 def _answers(cluster: Fleet) -> bool:
@@ -164,6 +166,17 @@ def test_a_drained_node_is_left_start_before_stop_and_leaves(cluster: Fleet) -> 
     cluster.first_event(since, node.id, {"node_drained"}, 20)
     wait_for("the node to leave Ray", lambda: node.id not in ray_state.live_nodes(), 30)
     assert state_of(cluster, moves) == "held"
+
+
+def test_nodes_are_registered_updated_and_unregistered_by_their_id(cluster: Fleet) -> None:
+    node = cluster.node_in(0)
+    assert node is not None
+    assert cluster.ask("register_node", node.id).id == node.id
+    with pytest.raises(NotFound, match="node"):
+        cluster.ask("register_node", "0" * 56)
+    assert cluster.ask("update_node", node.id, None, {"zone": "a"}).resources.labels["zone"] == "a"
+    cluster.ask("unregister_node", node.id)
+    wait_for("the node to leave Ray", lambda: node.id not in ray_state.live_nodes(), 30)
 
 
 def _has_ready_spare(cluster: Fleet, allocation: Allocation) -> bool:

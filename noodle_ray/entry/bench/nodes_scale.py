@@ -9,11 +9,11 @@ from noodle_ray.entry.bench.report import Row
 from noodle_ray.nodes import events
 from noodle_ray.nodes.detector import WATCHERS
 from noodle_ray.nodes.manager import Manager
-from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.nodes.peers import Endpoint
 from noodle_ray.nodes.probe_messages import LENGTH
 from noodle_ray.resources import NodeResources
 from noodle_ray.settings import Settings
+from noodle_ray.simulation.agents import METRICS
 
 SIZES = (10, 100, 1_000, 10_000)
 SECONDS = 30
@@ -21,18 +21,6 @@ TICKS_PER_S = 2
 BUSY_GOAL_PERCENT = 20.0
 HEADERS = 28
 """Bytes of IP and UDP around each probe."""
-
-METRICS = ResourceMetrics(
-    cpu_count=8,
-    cpu_used_ratio=0.5,
-    memory_total_bytes=2**34,
-    memory_used_bytes=2**33,
-    disk_total_bytes=2**40,
-    disk_used_bytes=2**39,
-    network_sent_bytes=0,
-    network_received_bytes=0,
-    taken_at=0.0,
-)
 
 
 def measure(progress: Callable[[str], None]) -> list[Row]:
