@@ -64,6 +64,12 @@ def where_most_is(cluster: Fleet, held: list[Allocation]) -> tuple[int, Node]:
     return max(nodes, key=lambda one: sum(allocation.node_id == one[1].id for allocation in held))
 
 
+def wait_for_leaving(cluster: Fleet, node: Node) -> None:
+    """Until Ray has let it go, and the manager has seen that."""
+    wait_for("the node to leave Ray", lambda: node.id not in ray_state.live_nodes(), 30)
+    wait_for("its leaving to be seen", lambda: node.id not in {one.id for one in cluster.ask("nodes")}, 10)
+
+
 def state_of(cluster: Fleet, allocation: Allocation) -> str:
     return str(cluster.ask("allocation", allocation.id).state)
 
@@ -164,7 +170,7 @@ def test_a_drained_node_is_left_start_before_stop_and_leaves(cluster: Fleet) -> 
     cluster.ask("move_confirmed", moves.id, cluster.ask("allocation", moves.id).spare.epoch)
     assert cluster.ask("allocation", moves.id).node_id != node.id
     cluster.first_event(since, node.id, {"node_drained"}, 20)
-    wait_for("the node to leave Ray", lambda: node.id not in ray_state.live_nodes(), 30)
+    wait_for_leaving(cluster, node)
     assert state_of(cluster, moves) == "held"
 
 
@@ -176,7 +182,7 @@ def test_nodes_are_registered_updated_and_unregistered_by_their_id(cluster: Flee
         cluster.ask("register_node", "0" * 56)
     assert cluster.ask("update_node", node.id, None, {"zone": "a"}).resources.labels["zone"] == "a"
     cluster.ask("unregister_node", node.id)
-    wait_for("the node to leave Ray", lambda: node.id not in ray_state.live_nodes(), 30)
+    wait_for_leaving(cluster, node)
 
 
 def _has_ready_spare(cluster: Fleet, allocation: Allocation) -> bool:

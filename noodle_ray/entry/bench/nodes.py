@@ -48,6 +48,7 @@ class Times:
 
     taken: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in GOALS_MS})
     missed: int = 0
+    starts_missed: int = 0
 
 
 def measure(plan: Plan) -> list[Row]:
@@ -69,6 +70,7 @@ def measure(plan: Plan) -> list[Row]:
         Row(metric="false_deaths", value=false_deaths, unit="", goal=0, context={"stalls": stalls, "seconds": STALL_S}),
         Row(metric="leaked_units", value=leaked, unit="", goal=0, context={"kills": plan.kills}),
         Row(metric="missed", value=times.missed, unit="", goal=0, context={"trials": plan.trials + plan.kills}),
+        Row(metric="starts_missed", value=times.starts_missed, unit="", context={"starts": plan.trials + plan.kills}),
     ]
 
 
@@ -112,12 +114,17 @@ def _silence(running: Fleet, slot: int, times: Times) -> None:
 
 
 def _replace(running: Fleet, slot: int, times: Times) -> None:
-    """A new raylet in the slot; one that does not come up in time is counted, and started anew."""
-    for _ in range(STARTS):
-        with _counted(times):
-            running.replace(slot)
+    """A new raylet in the slot; one that does not come up in time is counted, and started anew, but not for ever."""
+    for left in reversed(range(STARTS)):
+        running.replace(slot)
+        try:
             running.settle()
-            return
+            break
+        except (DeadlineExceeded, Unavailable) as error:
+            say(str(error))
+            times.starts_missed += 1
+            if not left:
+                raise
 
 
 @contextmanager
@@ -125,7 +132,8 @@ def _counted(times: Times) -> Iterator[None]:
     """What does not happen in time is counted, and ends nothing."""
     try:
         yield
-    except (DeadlineExceeded, Unavailable):
+    except (DeadlineExceeded, Unavailable) as error:
+        say(str(error))
         times.missed += 1
 
 

@@ -89,13 +89,24 @@ class Fleet:
         self._processes[slot] = ray_process.start_worker(_options(slot), address, environment, logs)
 
     def settle(self) -> None:
-        """Waits until a node in each slot is alive and its agent has reported."""
-        wait_for("all nodes to be watched", lambda: all(self._is_watched(slot) for slot in self.slots), 60)
+        """Waits until a node in each slot is alive and its agent has reported. Raises DeadlineExceeded, saying why."""
+        try:
+            wait_for("all nodes to be watched", lambda: all(self._is_watched(slot) for slot in self.slots), 60)
+        except DeadlineExceeded as error:
+            missing = [self._describe(slot) for slot in self.slots if not self._is_watched(slot)]
+            raise DeadlineExceeded(f"{error.what} ({'; '.join(missing)})", 60_000) from error
         time.sleep(STEADY_S)
 
     def _is_watched(self, slot: int) -> bool:
         node = self.node_in(slot)
         return node is not None and node.state == "alive" and node.metrics is not None
+
+    def _describe(self, slot: int) -> str:
+        """What there is of a node: its processes, Ray's view of it, ours."""
+        node, running = self.node_in(slot), ray_process.session_members(self._processes[slot].pid)
+        named = [one for one in ray_state.live_nodes().values() if one.name == _options(slot).name]
+        ours = f"{node.state}, {'measured' if node.metrics else 'not measured'}" if node else "unknown"
+        return f"w{slot}: {len(running)} processes, {len(named)} alive in Ray, {ours} here"
 
     def stop(self) -> None:
         for process in self._processes.values():
