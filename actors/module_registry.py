@@ -24,6 +24,7 @@ from noodle_ray.errors import Conflict, CorruptData, DeadlineExceeded, NoodleErr
 from noodle_ray.modules import swap as hot_swap
 from noodle_ray.modules.artefact import Artefact, content_hash, read_artefact
 from noodle_ray.modules.call_route import Route
+from noodle_ray.modules.catalogue import Target
 from noodle_ray.modules.manifest import Manifest, normalise_name
 from noodle_ray.modules.ports import Allocator
 from noodle_ray.modules.registry import (
@@ -39,7 +40,7 @@ from noodle_ray.modules.registry import (
     Unrouted,
     Yank,
 )
-from noodle_ray.modules.release import Lock
+from noodle_ray.modules.release import Lock, Release
 from noodle_ray.modules.resolver import DependencyResolver
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
@@ -188,34 +189,59 @@ class ModuleRegistry:
             "lock": serving.lock.versions() if serving else None,
         }
 
-    async def resolve(self, requirements: dict[str, str]) -> dict[str, Any]:
-        """Exact versions for {name: constraint}, in the order of loading. Raises InvalidInput, Unresolvable."""
-        return (await self._resolve(requirements)).to_json()
+    async def resolve(self, requirements: dict[str, str], minimal_change: bool = False) -> dict[str, Any]:
+        """Exact versions for {name or name[feature]: constraint}, in the order of loading.
 
-    async def _resolve(self, requirements: dict[str, str]) -> Lock:
-        return await asyncio.to_thread(DependencyResolver().resolve, requirements, self._core.releases())
+        `minimal_change`: versions that are loaded already come before newer ones, where they will do.
+        Raises InvalidInput, Unresolvable.
+        """
+        return (await self._resolve(requirements, self._kept(minimal_change))).to_json()
+
+    def _kept(self, minimal_change: bool, but: str = "") -> dict[str, str]:
+        """The versions that a resolution is to keep to, of all modules but one."""
+        loaded = self._core.loaded_versions() if minimal_change else {}
+        return {name: version for name, version in loaded.items() if name != but}
+
+    async def _resolve(self, requirements: dict[str, str], prefer: dict[str, str]) -> Lock:
+        releases = self._core.releases()
+        resolver = DependencyResolver(Target(accelerators=await self._accelerators(releases)))
+        return await asyncio.to_thread(resolver.resolve, requirements, releases, prefer)
+
+    async def _accelerators(self, releases: Sequence[Release]) -> frozenset[str] | None:
+        """The types of GPUs that nodes have, where any release asks for one; None where nobody knows."""
+        if not any(release.manifest.accelerator_type for release in releases):
+            return None
+        try:
+            nodes = await self._allocator.nodes()
+        except Unavailable:
+            return None
+        return frozenset(node.resources.accelerator_type for node in nodes if node.resources.accelerator_type)
 
     # -- loading
 
-    async def load(self, name: str, constraint: str = "") -> dict[str, Any]:
+    async def load(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
         """Loads the newest version that satisfies the constraint, with what it needs, and routes calls to it.
+
+        `minimal_change`: as for `resolve`.
 
         Raises NotFound, Unresolvable, Conflict (it is loaded), DoesNotFit, DeadlineExceeded, ModuleFailed.
         """
         start = time.perf_counter()
         name = self._core.releases(name)[0].name
-        lock = await self._resolve({name: constraint})
+        lock = await self._resolve({name: constraint}, self._kept(minimal_change))
         module = self._modules.setdefault(name, Module(hot_swap.HotSwap(name)))
         return await self._change(module, hot_swap.LoadAsked(lock.module(name).version), lock, start)
 
-    async def swap(self, name: str, constraint: str = "") -> dict[str, Any]:
+    async def swap(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
         """Replaces what is loaded by the newest version that satisfies the constraint, while calls run.
+
+        `minimal_change`: as for `resolve`, but for the module itself.
 
         Raises as `load`, and Conflict where that is what runs; then the old version goes on.
         """
         start = time.perf_counter()
         serving, module = self._loaded(name)
-        lock = await self._resolve({module.name: constraint})
+        lock = await self._resolve({module.name: constraint}, self._kept(minimal_change, module.name))
         if lock.modules == serving.lock.modules:
             raise Conflict(f"{module.name} {serving.version} runs already, with the same dependencies")
         return await self._change(module, hot_swap.SwapAsked(lock.module(module.name).version), lock, start)

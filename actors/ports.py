@@ -172,19 +172,19 @@ class ActorModules:
     async def publish(self, archive: bytes) -> dict[str, Any]:
         return dict(await self._registry.ask("publish", archive))
 
-    async def resolve(self, requirements: dict[str, str]) -> dict[str, Any]:
-        return dict(await self._registry.ask("resolve", requirements))
+    async def resolve(self, requirements: dict[str, str], minimal_change: bool) -> dict[str, Any]:
+        return dict(await self._registry.ask("resolve", requirements, minimal_change))
 
-    async def load(self, name: str, constraint: str) -> dict[str, Any]:
-        return dict(await self._registry.ask("load", name, constraint))
+    async def load(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
+        return dict(await self._registry.ask("load", name, constraint, minimal_change))
 
     async def call(self, name: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if self._caller is None:
             self._caller = ModuleCaller(self._registry.handle)
         return await self._caller.call(name, function, args, kwargs)
 
-    async def swap(self, name: str, constraint: str) -> dict[str, Any]:
-        return dict(await self._registry.ask("swap", name, constraint))
+    async def swap(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
+        return dict(await self._registry.ask("swap", name, constraint, minimal_change))
 
     async def unload(self, name: str) -> None:
         await self._registry.ask("unload", name)

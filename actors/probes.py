@@ -144,12 +144,13 @@ class Watching:
 
     async def run(self) -> None:
         while True:
-            for asking in list(self._asking.values()):
-                asking.send()
+            for node_id in self._watch.due(_now(), self._interval_s):
+                if node_id in self._asking:  # its socket may be on the way yet
+                    self._asking[node_id].send()
             seen = self._watch.look(_now())
             if seen:
                 self._tell(seen)
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(self._interval_s / 2)
 
 
 async def is_open(endpoint: Endpoint) -> bool:
@@ -197,11 +198,12 @@ class Raylet:
     def pulse(self) -> Pulse:
         if os.getppid() != self._pid:
             return "gone"
-        status = Path(f"/proc/{self._pid}/stat")
-        if not status.exists():  # no such files on this system: its presence must do
+        try:
+            status = Path(f"/proc/{self._pid}/stat").read_bytes()
+        except FileNotFoundError:  # no such files on this system: its presence must do
             return "beats"
-        state = status.read_text().rpartition(")")[2].split()[0]
-        return "gone" if state in ("Z", "X") else "stopped" if state in ("T", "t") else "beats"
+        state = status[status.rindex(b")") + 2 :][:1]
+        return "gone" if state in b"ZX" else "stopped" if state in b"Tt" else "beats"
 
 
 def host_of(address: str) -> str:

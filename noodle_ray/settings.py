@@ -27,7 +27,7 @@ class Settings(Model):
 
     node_heartbeat_interval_ms: Milliseconds = 30_000
     node_timeout_ms: Milliseconds = 90_000
-    node_probe_interval_ms: Milliseconds = 250
+    node_probe_interval_ms: Milliseconds = 500
     node_suspect_after_ms: Milliseconds = 2_200
     node_confirm_ms: Milliseconds = 1_200
     resource_monitoring_interval_ms: Milliseconds = 30_000

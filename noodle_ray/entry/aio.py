@@ -236,20 +236,23 @@ class AsyncModules:
     async def describe(self, name: str) -> dict[str, Any]:
         return await self._registry.describe(name)
 
-    async def resolve(self, requirements: Mapping[str, str]) -> dict[str, Any]:
-        """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable."""
-        return await self._registry.resolve(dict(requirements))
+    async def resolve(self, requirements: Mapping[str, str], minimal_change: bool = False) -> dict[str, Any]:
+        """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable, which explains.
 
-    async def load(self, name: str, constraint: str = "") -> dict[str, Any]:
-        return await self._registry.load(name, constraint)
+        `minimal_change`: what is loaded already comes before newer versions, where it will do; so for `load`, `swap`.
+        """
+        return await self._registry.resolve(dict(requirements), minimal_change)
+
+    async def load(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
+        return await self._registry.load(name, constraint, minimal_change)
 
     async def call(self, name: str, function: str, *args: Any, **kwargs: Any) -> Any:
         """Calls a function of a loaded module. Raises ModuleFailed with the module's own traceback."""
         return await self._registry.call(name, function, list(args), kwargs)
 
-    async def swap(self, name: str, constraint: str = "") -> dict[str, Any]:
+    async def swap(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
         """Replaces the running version; calls in flight end on the old one."""
-        return await self._registry.swap(name, constraint)
+        return await self._registry.swap(name, constraint, minimal_change)
 
     async def unload(self, name: str) -> None:
         await self._registry.unload(name)

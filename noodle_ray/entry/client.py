@@ -213,20 +213,23 @@ class Modules:
     def describe(self, name: str) -> dict[str, Any]:
         return self._run(self._aio.describe(name))
 
-    def resolve(self, requirements: Mapping[str, str]) -> dict[str, Any]:
-        """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable."""
-        return self._run(self._aio.resolve(requirements))
+    def resolve(self, requirements: Mapping[str, str], minimal_change: bool = False) -> dict[str, Any]:
+        """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable, which explains.
 
-    def load(self, name: str, constraint: str = "") -> dict[str, Any]:
-        return self._run(self._aio.load(name, constraint))
+        `minimal_change`: what is loaded already comes before newer versions, where it will do; so for `load`, `swap`.
+        """
+        return self._run(self._aio.resolve(requirements, minimal_change))
+
+    def load(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
+        return self._run(self._aio.load(name, constraint, minimal_change))
 
     def call(self, name: str, function: str, *args: Any, **kwargs: Any) -> Any:
         """Calls a function of a loaded module. Raises ModuleFailed with the module's own traceback."""
         return self._run(self._aio.call(name, function, *args, **kwargs))
 
-    def swap(self, name: str, constraint: str = "") -> dict[str, Any]:
+    def swap(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
         """Replaces the running version; calls in flight end on the old one."""
-        return self._run(self._aio.swap(name, constraint))
+        return self._run(self._aio.swap(name, constraint, minimal_change))
 
     def unload(self, name: str) -> None:
         self._run(self._aio.unload(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,13 +26,24 @@ START_TIMEOUT_S = 120.0
 OURS = {names.GATEWAY_APP, names.FUSION_APP}
 
 
+KINDS: dict[str, Any] = {
+    names.NODE_MANAGER: NodeManager,
+    names.MODULE_REGISTRY: ModuleRegistry,
+    names.SERVICE_DIRECTORY: ServiceDirectory,
+}
+
+
 def start_actors(settings: Settings) -> None:
     """Starts the control actors side by side, or finds those that run; returns when all answer."""
-    kinds: dict[str, Any] = {
-        names.NODE_MANAGER: NodeManager,
-        names.MODULE_REGISTRY: ModuleRegistry,
-        names.SERVICE_DIRECTORY: ServiceDirectory,
-    }
+    _start(KINDS, settings)
+
+
+def start_node_manager(settings: Settings) -> None:
+    """Starts what finds, watches and places on nodes, without the rest."""
+    _start({names.NODE_MANAGER: NodeManager}, settings)
+
+
+def _start(kinds: Mapping[str, Any], settings: Settings) -> None:
     actors = [ray.remote(kind).options(**names.on_the_head(name)).remote(settings) for name, kind in kinds.items()]
     for actor in actors:
         get(actor.ping.remote(), timeout_s=START_TIMEOUT_S)

@@ -28,7 +28,9 @@ from noodle_ray.gateway.parts import ModuleId, PortsOf, VersionId
 router = APIRouter(prefix="/api/modules", tags=["modules"], route_class=JsonRoute)
 
 ARCHIVES = ("application/zip", "application/octet-stream")
-ModuleName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Wanted = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?$")
+]
 Constraint = Annotated[str, Field(max_length=200)]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -43,15 +45,23 @@ _ARCHIVE_BODY = {"requestBody": {"required": True, "content": {**dict.fromkeys(A
 
 
 class Requirements(Model):
-    """Modules with PEP 440 constraints; an empty constraint means any version."""
+    """Modules, or features of them ("module[feature]"), with PEP 440 constraints; an empty one means any version.
 
-    requirements: Annotated[dict[ModuleName, Constraint], Field(min_length=1, max_length=100)]
+    `minimal_change`: versions that are loaded already come before newer ones, where they will do.
+    """
+
+    requirements: Annotated[dict[Wanted, Constraint], Field(min_length=1, max_length=100)]
+    minimal_change: bool = False
 
 
 class Selection(Model):
-    """Which versions will do, as a PEP 440 constraint; empty means the newest."""
+    """Which versions will do, as a PEP 440 constraint; empty means the newest.
+
+    `minimal_change`: of what it needs, versions that are loaded already come before newer ones, where they will do.
+    """
 
     constraint: Constraint = ""
+    minimal_change: bool = False
 
 
 class Call(Model):
@@ -117,7 +127,7 @@ async def resolve(
     ports: PortsOf, request: Annotated[Requirements, Body(openapi_examples=_RESOLVE_EXAMPLES)]
 ) -> dict[str, Any]:
     """Exact versions that satisfy everybody's constraints, in the order of loading."""
-    return await ports.modules.resolve(dict(request.requirements))
+    return await ports.modules.resolve(dict(request.requirements), request.minimal_change)
 
 
 @router.get("/{name}", summary="One module", responses=documented(NotFound))
@@ -142,7 +152,7 @@ async def load(
     ports: PortsOf, name: ModuleId, request: Annotated[Selection, Body(openapi_examples=_LOAD_EXAMPLES)]
 ) -> dict[str, Any]:
     """Places a host for it and loads the newest version that satisfies the constraint."""
-    return await ports.modules.load(name, request.constraint)
+    return await ports.modules.load(name, request.constraint, request.minimal_change)
 
 
 @router.post(
@@ -154,7 +164,7 @@ async def swap(
     ports: PortsOf, name: ModuleId, request: Annotated[Selection, Body(openapi_examples=_LOAD_EXAMPLES)]
 ) -> dict[str, Any]:
     """Replaces the running version; calls in flight end on the old one."""
-    return await ports.modules.swap(name, request.constraint)
+    return await ports.modules.swap(name, request.constraint, request.minimal_change)
 
 
 @router.post(

@@ -78,11 +78,11 @@ class Modules(Protocol):
         """Raises InvalidInput where the archive is no module, Conflict, LimitReached."""
         ...
 
-    async def resolve(self, requirements: dict[str, str]) -> dict[str, Any]:
+    async def resolve(self, requirements: dict[str, str], minimal_change: bool) -> dict[str, Any]:
         """Raises Unresolvable."""
         ...
 
-    async def load(self, name: str, constraint: str) -> dict[str, Any]:
+    async def load(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
         """Raises Unresolvable, DoesNotFit, ModuleFailed, DeadlineExceeded."""
         ...
 
@@ -90,7 +90,7 @@ class Modules(Protocol):
         """Raises ModuleFailed."""
         ...
 
-    async def swap(self, name: str, constraint: str) -> dict[str, Any]:
+    async def swap(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
         """Raises Unresolvable, Conflict, DoesNotFit, ModuleFailed."""
         ...
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
+from packaging.markers import InvalidMarker, Marker
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
@@ -20,6 +21,7 @@ from noodle_ray.resources import Demand
 FILE_NAME = "pyproject.toml"
 MAX_MANIFEST_BYTES = 256 * 2**10
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
+_WANTED = re.compile(r"([^\[\]]+)(?:\[([^\[\]]+)\])?")
 _CAPABILITY = re.compile(r"[a-z][a-z0-9]*([._-][a-z0-9]+)*", re.ASCII)
 
 
@@ -41,11 +43,24 @@ def _read_version(text: str) -> str:
     return str(read_version(text))
 
 
+def read_wanted(text: str) -> tuple[str, str | None]:
+    """A module and, where one is asked for, its optional feature: "a" or "a[fast]". Raises ValueError."""
+    found = _WANTED.fullmatch(text)
+    if found is None:
+        raise ValueError('must be the name of a module, or "module[feature]"')
+    return _read_name(found[1]), None if found[2] is None else _read_name(found[2])
+
+
+def wanted_key(name: str, feature: str | None) -> str:
+    """The one spelling of what `read_wanted` reads."""
+    return name if feature is None else f"{name}[{feature}]"
+
+
 def _read_requires(requires: dict[str, str]) -> dict[str, str]:
     read: dict[str, str] = {}
     for given, constraint in requires.items():
         try:
-            name = _read_name(given)
+            name = wanted_key(*read_wanted(given))
             read_constraint(constraint)
         except ValueError as error:
             raise ValueError(f"{given[:100]!r}: {error}") from None
@@ -53,6 +68,30 @@ def _read_requires(requires: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"names {name!r} twice")
         read[name] = constraint
     return read
+
+
+def _read_features(features: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    read = {_read_name(name): _read_requires(requires) for name, requires in features.items()}
+    if len(read) != len(features):
+        raise ValueError("must not name a feature twice")
+    return read
+
+
+def _read_provides(provides: dict[str, str]) -> dict[str, str]:
+    return {_read_name(name): _read_version(version) for name, version in provides.items()}
+
+
+def _read_interfaces(interfaces: dict[str, str]) -> dict[str, str]:
+    for constraint in interfaces.values():
+        read_constraint(constraint)
+    return {_read_name(name): constraint for name, constraint in interfaces.items()}
+
+
+def _read_platform(marker: str) -> str:
+    try:
+        return str(Marker(marker))
+    except InvalidMarker:
+        raise ValueError("must be a marker as PEP 508 has it, such as \"sys_platform == 'linux'\"") from None
 
 
 def _read_entry_point(text: str) -> str:
@@ -88,6 +127,10 @@ class Manifest(Model):
     `entry_point` is "package.file:Class" (an instance is made, its public methods can be called) or "package.file"
     (its public functions can). `resources` is what one loaded instance holds; None holds nothing. `health_check`
     names a function of the entry point that raises, or gives False, where the module is not well.
+
+    `requires` maps "module" or "module[feature]" to a constraint; `features` maps each optional feature to what it
+    requires beside that. `provides` names interfaces that the module has, in which version; `interfaces` those that it
+    needs of some other module, in which versions. `platform` is a marker of the machines that it can run on.
     """
 
     name: Annotated[str, AfterValidator(_read_name)]
@@ -97,15 +140,31 @@ class Manifest(Model):
     requires: Annotated[dict[str, str], Field(max_length=200), AfterValidator(_read_requires)] = Field(
         default_factory=dict
     )
+    features: Annotated[dict[str, dict[str, str]], Field(max_length=50), AfterValidator(_read_features)] = Field(
+        default_factory=dict
+    )
+    provides: Annotated[dict[str, str], Field(max_length=50), AfterValidator(_read_provides)] = Field(
+        default_factory=dict
+    )
+    interfaces: Annotated[dict[str, str], Field(max_length=50), AfterValidator(_read_interfaces)] = Field(
+        default_factory=dict
+    )
+    platform: Annotated[str, Field(max_length=1000), AfterValidator(_read_platform)] | None = None
     resources: Demand | None = None
     capabilities: Annotated[tuple[str, ...], Field(max_length=50), AfterValidator(_read_capabilities)] = ()
     health_check: Annotated[str, Field(max_length=100), AfterValidator(_read_function)] | None = None
 
     @model_validator(mode="after")
     def _does_not_need_itself(self) -> Manifest:
-        if self.name in self.requires:
-            raise ValueError(f"requires: {self.name} must not need itself")
+        for requires in (self.requires, *self.features.values()):
+            if self.name in {read_wanted(wanted)[0] for wanted in requires}:
+                raise ValueError(f"requires: {self.name} must not need itself")
         return self
+
+    @property
+    def accelerator_type(self) -> str | None:
+        """The type of GPU that it must have, if it says so."""
+        return self.resources.accelerator_type if self.resources is not None else None
 
     @property
     def package(self) -> str:

@@ -10,7 +10,7 @@ from noodle_ray.base_model import Model
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
 from noodle_ray.modules.manifest import Manifest, normalise_name
 from noodle_ray.modules.release import Lock, Release, release_key
-from noodle_ray.modules.versions import parse_version
+from noodle_ray.modules.versions import compare_versions, parse_version
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Change, Delete, Document, Put
 
@@ -193,6 +193,15 @@ class Registry:
         if name not in self._loads:
             raise NotFound("loaded module", name, sorted(self._loads)[:20])
         return self._loads[name]
+
+    def loaded_versions(self) -> dict[str, str]:
+        """The versions of all modules that run, also of those that others brought along; the newest of each."""
+        running: dict[str, str] = {}
+        for load in self.loads():
+            for name, version in load.serving.lock.versions().items() if load.serving is not None else ():
+                if name not in running or compare_versions(version, running[name]) > 0:
+                    running[name] = version
+        return running
 
     def dependants(self, name: str) -> list[str]:
         """The other loaded modules that were locked with this one, by name."""

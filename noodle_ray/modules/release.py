@@ -43,6 +43,9 @@ class Release(Model):
             "version": self.manifest.version,
             "description": self.manifest.description,
             "requires": dict(self.manifest.requires),
+            "features": {name: dict(requires) for name, requires in self.manifest.features.items()},
+            "provides": dict(self.manifest.provides),
+            "interfaces": dict(self.manifest.interfaces),
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
             "published_at": self.published_at,
@@ -56,12 +59,17 @@ def release_key(name: str, version: Version) -> str:
 
 
 class LockedModule(Model):
-    """One exact version in a lock."""
+    """One exact version in a lock.
+
+    `requires` is what it needs of other modules of the lock, with what its `features` need that were asked for, and the
+    modules that were chosen for the interfaces it needs.
+    """
 
     name: str
     version: str
     sha256: Sha256
     requires: dict[str, str] = Field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
 
 class Lock(Model):

@@ -1,66 +1,83 @@
-"""The resolver: requirements and a catalogue in, a lock out, or an explanation of why there is none."""
+"""The resolver: requirements and published releases in, a lock out, or an explanation of why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import networkx
-from packaging.version import Version
-from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible, ResolutionTooDeep, Resolver
 
 from noodle_ray.errors import InvalidInput, Unresolvable
-from noodle_ray.modules.manifest import normalise_name
+from noodle_ray.modules.catalogue import INTERFACE, Catalogue, Target, Wishes
+from noodle_ray.modules.manifest import normalise_name, read_wanted, wanted_key
 from noodle_ray.modules.release import Lock, LockedModule, Release
 from noodle_ray.modules.versions import VersionConstraint, parse_version
-
-if TYPE_CHECKING:
-    from resolvelib.resolvers import RequirementInformation
-
-MAX_ROUNDS = 20_000
-"""Steps of the search before it gives up: some seconds."""
+from noodle_ray.resolution.explanation import explain
+from noodle_ray.resolution.search import Choice, search
+from noodle_ray.resolution.table import Packages, Table
+from noodle_ray.resolution.universe import Universe, explore
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One module that must be there, in a version that satisfies the constraint."""
+    """One module that must be there, perhaps with an optional feature, in a version that satisfies the constraint."""
 
     name: str
+    feature: str | None
     constraint: VersionConstraint
 
-    def __str__(self) -> str:
-        return f"{self.name} {self.constraint}".strip()
+    @property
+    def key(self) -> str:
+        return wanted_key(self.name, self.feature)
 
 
 class DependencyResolver:
-    """Finds exact versions, newest first.
+    """Finds exact versions, newest first, exactly where there are any (see `noodle_ray.resolution`).
 
-    The search is resolvelib's: a version is pinned, what it needs is added, and a conflict goes back to what caused
-    it. Yanked versions are left out but where the request pins one exactly or prefers it; pre-releases but where every
-    constraint on the module names one, or `prereleases` is set.
+    Yanked versions are left out but where the request pins one exactly or prefers it; pre-releases but where every
+    constraint on the module names one, or `prereleases` is set. `target` are the machines that it is for.
     """
+
+    def __init__(self, target: Target | None = None) -> None:
+        self._target = target or Target()
 
     def resolve(
         self,
         requirements: Mapping[str, str],
-        catalogue: Iterable[Release],
+        releases: Iterable[Release],
         prefer: Mapping[str, str] | None = None,
         prereleases: bool = False,
     ) -> Lock:
-        """The lock for {name: constraint}. `prefer` names versions to take before newer ones, where they will do.
+        """The lock for {name or name[feature]: constraint}. `prefer` names versions to take before newer ones, where
+        they will do: those that are loaded, for as little change as possible.
 
         Raises InvalidInput (a name or constraint that cannot be read) or Unresolvable, whose message explains.
         """
         wanted = read_requirements(requirements)
-        provider = _Provider(wanted, catalogue, prefer or {}, prereleases)
-        try:
-            result = Resolver(provider, BaseReporter[Requirement, Release, str]()).resolve(wanted, MAX_ROUNDS)
-        except ResolutionImpossible as error:
-            raise Unresolvable(_explain(error.causes, provider)) from None
-        except ResolutionTooDeep:
-            raise Unresolvable(f"no answer was found within {MAX_ROUNDS} steps of the search") from None
-        return _lock(wanted, result.mapping)
+        pinned = {one.name: one.constraint.pinned for one in wanted if one.constraint.pinned is not None}
+        preferred = {normalise_name(name): parse_version(version) for name, version in (prefer or {}).items()}
+        wishes = Wishes(frozenset(one.name for one in wanted), pinned, preferred, prereleases)
+        catalogue = Catalogue(releases, wishes, self._target)
+        request = {one.key: str(one.constraint) for one in wanted}
+        universe = explore(catalogue, request)
+        outcome = search(universe, circles_allowed=False)
+        if outcome.choice is None:
+            raise Unresolvable(" ".join(explain(universe, outcome.circles, catalogue.there_is).sentences))
+        return _lock(request, universe, outcome.choice, catalogue)
+
+
+def solve(packages: Packages, root: Mapping[str, str]) -> dict[str, str] | None:
+    """Exact versions for plain tables {name: {version: {dependency: constraint}}}, newest first; None where there are
+    none. Dependencies in a circle are allowed here.
+
+    Raises InvalidInput for versions other than numbers with dots, and for constraints other than "*" and comparisons
+    with commas between.
+    """
+    universe = explore(Table(packages), root)
+    choice = search(universe).choice
+    if choice is None:
+        return None
+    return {name: universe.packages[name].versions[place] for name, place in choice.items()}
 
 
 def read_requirements(requirements: Mapping[str, str]) -> list[Requirement]:
@@ -69,94 +86,55 @@ def read_requirements(requirements: Mapping[str, str]) -> list[Requirement]:
         raise InvalidInput.of("requirements", "must name at least one module")
     read: dict[str, Requirement] = {}
     for given, constraint in requirements.items():
-        name = normalise_name(given)
-        if name in read:
-            raise InvalidInput.of("requirements", f"name {name} twice", given)
-        read[name] = Requirement(name, VersionConstraint.parse(constraint, field=f"requirements.{name}"))
-    return [read[name] for name in sorted(read)]
+        try:
+            name, feature = read_wanted(given)
+        except ValueError as error:
+            raise InvalidInput.of("name", str(error), given) from None
+        key = wanted_key(name, feature)
+        if key in read:
+            raise InvalidInput.of("requirements", f"name {key} twice", given)
+        read[key] = Requirement(name, feature, VersionConstraint.parse(constraint, field=f"requirements.{key}"))
+    return [read[key] for key in sorted(read)]
 
 
-class _Provider(AbstractProvider[Requirement, Release, str]):
-    """What resolvelib asks of us: which releases there are for a name, in which order, and what each needs."""
-
-    def __init__(
-        self,
-        wanted: Sequence[Requirement],
-        catalogue: Iterable[Release],
-        prefer: Mapping[str, str],
-        prereleases: bool,
-    ) -> None:
-        self.prereleases = prereleases
-        self._preferred = {normalise_name(name): parse_version(version) for name, version in prefer.items()}
-        self._pinned = {requirement.name: requirement.constraint.pinned for requirement in wanted}
-        self._releases: dict[str, list[Release]] = {}
-        for release in catalogue:
-            self._releases.setdefault(release.name, []).append(release)
-        for releases in self._releases.values():
-            releases.sort(key=self._rank, reverse=True)
-
-    def _rank(self, release: Release) -> tuple[bool, Version]:
-        return release.version == self._preferred.get(release.name), release.version
-
-    def releases(self, name: str) -> list[Release]:
-        return self._releases.get(name, [])
-
-    def admits(self, requirement: Requirement, release: Release) -> bool:
-        asked_for = (self._pinned.get(release.name), self._preferred.get(release.name))
-        if release.yanked and release.version not in asked_for:
-            return False
-        return requirement.constraint.satisfies(release.version, self.prereleases)
-
-    def identify(self, requirement_or_candidate: Requirement | Release) -> str:
-        return requirement_or_candidate.name
-
-    def get_preference(
-        self,
-        identifier: str,
-        resolutions: Mapping[str, Release],
-        candidates: Mapping[str, Iterator[Release]],
-        information: Any,
-        backtrack_causes: Any,
-    ) -> tuple[int, str]:
-        """The module with the fewest candidates first, then by name."""
-        return sum(1 for _ in candidates[identifier]), identifier
-
-    def find_matches(
-        self,
-        identifier: str,
-        requirements: Mapping[str, Iterator[Requirement]],
-        incompatibilities: Mapping[str, Iterator[Release]],
-    ) -> list[Release]:
-        asked = list(requirements[identifier])
-        excluded = {release.key for release in incompatibilities[identifier]}
-        return [
-            release
-            for release in self.releases(identifier)
-            if release.key not in excluded and all(self.admits(requirement, release) for requirement in asked)
-        ]
-
-    def is_satisfied_by(self, requirement: Requirement, candidate: Release) -> bool:
-        return self.admits(requirement, candidate)
-
-    def get_dependencies(self, candidate: Release) -> list[Requirement]:
-        requires = candidate.manifest.requires
-        return [Requirement(name, VersionConstraint.parse(requires[name])) for name in sorted(requires)]
-
-
-def _lock(wanted: Sequence[Requirement], chosen: Mapping[str, Release]) -> Lock:
+def _lock(request: Mapping[str, str], universe: Universe, choice: Choice, catalogue: Catalogue) -> Lock:
+    chosen = {name: catalogue.release(name, place) for name, place in choice.items() if _is_module(name)}
+    requires = _requires(universe, choice, catalogue)
+    features = {
+        name: tuple(sorted(package[len(name) + 1 : -1] for package in choice if package.startswith(f"{name}[")))
+        for name in chosen
+    }
     locked = [
         LockedModule(
             name=name,
             version=chosen[name].manifest.version,
             sha256=chosen[name].sha256,
-            requires=chosen[name].manifest.requires,
+            requires=requires[name],
+            features=features[name],
         )
-        for name in loading_order({name: release.manifest.requires for name, release in chosen.items()})
-        if name in chosen
+        for name in loading_order(requires)
     ]
-    return Lock(
-        requirements={requirement.name: str(requirement.constraint) for requirement in wanted}, modules=tuple(locked)
-    )
+    return Lock(requirements=dict(request), modules=tuple(locked))
+
+
+def _requires(universe: Universe, choice: Choice, catalogue: Catalogue) -> dict[str, dict[str, str]]:
+    """What each chosen module needs of the others: its own needs, those of its chosen features, and its interfaces."""
+    requires: dict[str, dict[str, str]] = {package: {} for package in choice if _is_module(package)}
+    for package in sorted(choice):
+        owner = catalogue.owner(package)
+        for need in universe.packages[package].needs[choice[package]] if owner in requires else ():
+            if need.package.startswith(INTERFACE):
+                needed, text = catalogue.release(need.package, choice[need.package]).name, ""
+            else:
+                needed, text = catalogue.owner(need.package), need.text
+            if needed != owner:
+                parts = dict.fromkeys([requires[owner].get(needed, ""), text])
+                requires[owner][needed] = ",".join(filter(None, parts))
+    return requires
+
+
+def _is_module(package: str) -> bool:
+    return not package.startswith(INTERFACE) and "[" not in package
 
 
 def loading_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
@@ -173,34 +151,3 @@ def loading_order(needs: Mapping[str, Iterable[str]]) -> list[str]:
         circle = [edge[1] for edge in reversed(networkx.find_cycle(graph))]
         path = " needs ".join([*circle, circle[0]])
         raise Unresolvable(f"modules need each other in a circle: {path}") from None
-
-
-def _explain(causes: Iterable[RequirementInformation[Requirement, Release]], provider: _Provider) -> str:
-    """Why the search ended, in sentences: who needs what of the modules that no version will do for."""
-    needs: dict[str, dict[str, None]] = {}
-    for cause in causes:
-        parent = f"{cause.parent.name} {cause.parent.manifest.version}" if cause.parent else "the request"
-        text = f"{parent} needs {cause.requirement}" + ("" if str(cause.requirement.constraint) else " in any version")
-        needs.setdefault(cause.requirement.name, {})[text] = None
-    return "; ".join(
-        f"because {_enumerate(list(reasons))}, no version of {name} will do ({_what_there_is(name, provider)})"
-        for name, reasons in sorted(needs.items())
-    )
-
-
-def _enumerate(reasons: Sequence[str]) -> str:
-    return reasons[0] if len(reasons) == 1 else ", ".join(reasons[:-1]) + f" and {reasons[-1]}"
-
-
-def _what_there_is(name: str, provider: _Provider) -> str:
-    releases = provider.releases(name)
-    if not releases:
-        return f"no {name} is published"
-    return f"published: {', '.join(map(_shown, releases[:10]))}" + (" and older ones" if len(releases) > 10 else "")
-
-
-def _shown(release: Release) -> str:
-    marks = [
-        mark for mark, holds in (("yanked", release.yanked), ("pre-release", release.version.is_prerelease)) if holds
-    ]
-    return release.manifest.version + (f" ({', '.join(marks)})" if marks else "")

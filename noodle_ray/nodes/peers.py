@@ -1,7 +1,7 @@
 """Peers: how a node's agent watches other nodes, as a state machine in that agent's own time.
 
-Every agent sends each node that it watches a probe at a short interval. Whoever has not answered for long enough is
-silent; whose agent's port is closed has lost its agent, and whose raylet's port is closed too is gone. Only news is
+Every agent sends each node that it watches a probe at a short interval, twice as often while an answer is missing.
+Whoever has not answered for long enough is silent; whose agent's port is closed has lost its agent, and whose raylet's port is closed too is gone. Only news is
 told, and silence again and again, for the manager may have been restarted.
 Source of the scheme: SWIM (Das, Gupta, Motivala, DSN 2002), with the manager in the place of gossip.
 """
@@ -51,6 +51,8 @@ class Observation:
 class _Watched:
     peer: Peer
     heard_at: float
+    probed_at: float = float("-inf")
+    owes_answer: bool = False
     said: What = "heard"
     said_at: float = float("-inf")
 
@@ -77,12 +79,25 @@ class PeerWatch:
             for peer in peers
         }
 
+    def due(self, now: float, interval_s: float) -> tuple[str, ...]:
+        """Whom to probe now: each once in an interval, and again after half of it where no answer has come.
+
+        To be called every half interval; whoever is named counts as probed.
+        """
+        due = []
+        for node_id, watched in self._watched.items():
+            # Three quarters, for calls do not come at the very half.
+            if watched.owes_answer or now - watched.probed_at >= 0.75 * interval_s:
+                watched.probed_at, watched.owes_answer = now, True
+                due.append(node_id)
+        return tuple(due)
+
     def answered(self, node_id: str, now: float) -> Observation | None:
         """An answer came. Gives what is worth telling."""
         watched = self._watched.get(node_id)
         if watched is None:
             return None
-        watched.heard_at = now
+        watched.heard_at, watched.owes_answer = now, False
         if watched.said == "heard":
             return None
         watched.said, watched.said_at = "heard", now

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["probe", "answer"]
@@ -52,6 +53,7 @@ def unpack(datagram: bytes, node_id: str, key: bytes) -> ProbeMessage | None:
     return ProbeMessage(kinds[0], node_id, int.from_bytes(number, "big"))
 
 
+@lru_cache(maxsize=4096)
 def _digest(node_id: str) -> bytes:
     return hashlib.blake2b(node_id.encode(), digest_size=_NODE).digest()
 

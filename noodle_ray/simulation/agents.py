@@ -185,7 +185,8 @@ class Agents:
         """What half a second of probes says of a peer."""
         now, node = self._world.now, agent.node.id
         other = self._agents[peer.node_id]
-        probes = round(LOOK_S * 1000 / self._settings.node_probe_interval_ms)
+        # One that is not answered is repeated after half an interval.
+        probes = round(2 * LOOK_S * 1000 / self._settings.node_probe_interval_ms)
         if self._is_well(agent, peer):
             answered = self._network.answered(node, peer.node_id, probes)
             return agent.watch.answered(peer.node_id, now) if answered else None

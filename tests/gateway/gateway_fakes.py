@@ -212,11 +212,11 @@ class FakeModules(Fake):
         await self._called("publish", archive)
         return {"name": "greeter", "bytes": len(archive)}
 
-    async def resolve(self, requirements: dict[str, str]) -> dict[str, Any]:
+    async def resolve(self, requirements: dict[str, str], minimal_change: bool) -> dict[str, Any]:
         await self._called("resolve", requirements)
         return {"lock": sorted(requirements)}
 
-    async def load(self, name: str, constraint: str) -> dict[str, Any]:
+    async def load(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
         await self._called("load", name, constraint)
         return await self.describe(name)
 
@@ -225,7 +225,7 @@ class FakeModules(Fake):
         await self.describe(name)
         return self.result
 
-    async def swap(self, name: str, constraint: str) -> dict[str, Any]:
+    async def swap(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
         await self._called("swap", name, constraint)
         return await self.describe(name)
 

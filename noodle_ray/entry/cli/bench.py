@@ -139,13 +139,18 @@ def _ray_rows() -> list[Row]:
 
 def directory_of(given: Path | None) -> Path:
     """The directory of traces that was named, or SHARED_DATA's. Raises InvalidInput where there is neither."""
+    return shared_directory("--traces", "traces", given)
+
+
+def shared_directory(option: str, name: str, given: Path | None) -> Path:
+    """The directory that was named, or the one of that name in SHARED_DATA. Raises InvalidInput where there is none."""
     if given is not None:
         return given
     shared = os.environ.get("SHARED_DATA")
-    if shared is None or not (Path(shared) / "traces").is_dir():
-        problem = "must name a directory of traces; without it, SHARED_DATA must name a folder that has traces/"
-        raise InvalidInput.of("--traces", problem, shared or "neither")
-    return Path(shared) / "traces"
+    if shared is None or not (Path(shared) / name).is_dir():
+        problem = f"must name a directory; without it, SHARED_DATA must name a folder that has {name}/"
+        raise InvalidInput.of(option, problem, shared or "neither")
+    return Path(shared) / name
 
 
 def names_of(text: str) -> list[str]:
@@ -185,3 +190,27 @@ def nodes(
         return
     rows = nodes_overhead.measure(say) if overhead else []
     report.publish("nodes", [*measure(Plan(trials, kills, stall_minutes)), *rows], json)
+
+
+@app.command()
+def resolver(
+    cases: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Directory; default: resolver-cases/ in the folder of SHARED_DATA."),
+    ] = None,
+    hard: Annotated[int, typer.Option(min=0, help="Hard random graphs beside them.")] = 100,
+    seed_from: Annotated[int, typer.Option(min=0, help="The first graph's seed.")] = 0,
+    rival: Annotated[bool, typer.Option("--rival/--no-rival", help="Also resolvelib, within a second each.")] = True,
+    json: JsonFile = None,
+) -> None:
+    """How often exact versions are found or rightly refused, how fast, and whether refusals say why."""
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.resolver import hard_cases, measure
+    from noodle_ray.entry.cli.progress import shown_count
+    from noodle_ray.resolution.cases import read_cases
+
+    directory = shared_directory("--cases", "resolver-cases", cases)
+    all_cases = [*read_cases(directory), *hard_cases(hard, seed_from)]
+    with shown_count("cases", len(all_cases)) as advance:
+        rows = measure(all_cases, rival, advance)
+    report.publish("resolver", rows, json)

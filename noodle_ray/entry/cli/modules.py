@@ -14,6 +14,9 @@ from noodle_ray.errors import InvalidInput
 app = typer.Typer(help="Versioned modules: publish, load, call, swap.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The module's name.")]
+MinimalChange = Annotated[
+    bool, typer.Option("--minimal-change", help="Keep to versions that are loaded already, where they will do.")
+]
 Constraint = Annotated[str, typer.Argument(help='Which versions, such as ">=1.2,<2"; default: the newest.')]
 
 
@@ -55,11 +58,13 @@ def show(name: Name, json: AsJson = False) -> None:
 
 @app.command()
 def resolve(
-    requirements: Annotated[list[str], typer.Argument(help='Such as "wordcount>=1,<2".')], json: AsJson = False
+    requirements: Annotated[list[str], typer.Argument(help='Such as "wordcount>=1,<2" or "wordcount[fast]".')],
+    minimal_change: MinimalChange = False,
+    json: AsJson = False,
 ) -> None:
     """Find exact versions for requirements, or say why there are none."""
     with _connected() as cluster:
-        lock = cluster.modules.resolve(dict(_requirement(text) for text in requirements))
+        lock = cluster.modules.resolve(dict(_requirement(text) for text in requirements), minimal_change)
     _print_one(lock, json)
 
 
@@ -69,10 +74,10 @@ def _requirement(text: str) -> tuple[str, str]:
 
 
 @app.command()
-def load(name: Name, constraint: Constraint = "", json: AsJson = False) -> None:
+def load(name: Name, constraint: Constraint = "", minimal_change: MinimalChange = False, json: AsJson = False) -> None:
     """Load a module and what it depends on, on a placed host."""
     with _connected() as cluster:
-        loaded = cluster.modules.load(name, constraint)
+        loaded = cluster.modules.load(name, constraint, minimal_change)
     _print_one(loaded, json)
 
 
@@ -95,10 +100,10 @@ def call(
 
 
 @app.command()
-def swap(name: Name, constraint: Constraint = "", json: AsJson = False) -> None:
+def swap(name: Name, constraint: Constraint = "", minimal_change: MinimalChange = False, json: AsJson = False) -> None:
     """Replace the running version; calls in flight end on the old one."""
     with _connected() as cluster:
-        swapped = cluster.modules.swap(name, constraint)
+        swapped = cluster.modules.swap(name, constraint, minimal_change)
     _print_one(swapped, json)
 
 
