@@ -1,8 +1,8 @@
 """Peers: how a node's agent watches other nodes, as a state machine in that agent's own time.
 
 Every agent sends each node that it watches a probe at a short interval, twice as often while an answer is missing.
-Whoever has not answered for long enough is silent; whose agent's port is closed has lost its agent, and whose raylet's port is closed too is gone. Only news is
-told, and silence again and again, for the manager may have been restarted.
+Whoever has not answered for long enough is silent; whose agent's port is closed has lost its agent, and whose raylet's
+port is closed too is gone. Only news is told, and silence again and again, for the manager may have been restarted.
 Source of the scheme: SWIM (Das, Gupta, Motivala, DSN 2002), with the manager in the place of gossip.
 """
 
