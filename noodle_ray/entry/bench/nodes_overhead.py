@@ -26,6 +26,7 @@ from noodle_ray.entry.components import start_actors, start_node_manager
 from noodle_ray.entry.local_cluster import LocalCluster, bare_ray
 from noodle_ray.entry.ray_connection import connection
 from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.errors import Unavailable
 from noodle_ray.resources import NodeResources
 
 WORKERS = 7
@@ -95,7 +96,10 @@ def _ask(side: Connection, question: str) -> Any:
 
 
 def _wait(side: Connection) -> Any:
-    answer = side.recv()
+    try:
+        answer = side.recv()
+    except EOFError:
+        raise Unavailable("the process that drives one of the clusters ended") from None
     if isinstance(answer, Exception):
         raise answer
     return answer
