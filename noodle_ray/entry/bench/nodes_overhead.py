@@ -111,7 +111,7 @@ def _drive(questions: Connection, as_it_comes: bool) -> None:
         try:
             if as_it_comes:
                 running.enter_context(_default_settings())
-            cluster = running.enter_context(_cluster())
+            cluster = running.enter_context(_cluster(first_address=10 if as_it_comes else 30))
             if not as_it_comes:
                 start_node_manager(cluster.settings)
             questions.send("ready")
@@ -131,16 +131,16 @@ def _drive(questions: Connection, as_it_comes: bool) -> None:
 
 
 @contextmanager
-def _cluster() -> Iterator[LocalCluster]:
-    workers = tuple(_worker(number) for number in range(WORKERS))
+def _cluster(first_address: int) -> Iterator[LocalCluster]:
+    workers = tuple(_worker(number, first_address) for number in range(WORKERS))
     options = launch.UpOptions(head=launch.head_options(2), workers=workers)
     with bare_ray(lambda _: None, options) as cluster, connection(cluster.file.address):
         yield cluster
 
 
-def _worker(number: int) -> NodeOptions:
+def _worker(number: int, first_address: int) -> NodeOptions:
     resources = NodeResources.of(cpus=1, memory="1GiB")
-    return NodeOptions(f"127.0.0.{number + 10}", f"w{number}", resources, True, 80 * 2**20)
+    return NodeOptions(f"127.0.0.{number + first_address}", f"w{number}", resources, True, 80 * 2**20)
 
 
 @contextmanager
