@@ -107,11 +107,14 @@ def add_nodes(
     environment: Mapping[str, str],
     progress: Progress,
 ) -> ClusterFile:
-    """Starts more Ray nodes on this machine, side by side, and notes them in the cluster file."""
+    """Starts more Ray nodes on this machine, as many at a time as it has CPUs, and notes them in the cluster file.
+
+    All at once they would slow each other down until Ray, which gives each half a minute, gives up.
+    """
     if not nodes:
         return cluster
     progress(f"starting {len(nodes)} more node{'s' if len(nodes) > 1 else ''}")
-    with ThreadPoolExecutor(len(nodes)) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         started = [
             pool.submit(ray_process.start_worker, node, cluster.address, environment, _logs(settings)) for node in nodes
         ]
