@@ -32,9 +32,9 @@ from noodle_ray.resources import NodeResources
 WORKERS = 7
 """Beside the head: eight nodes in all."""
 
-SETTLING_S, WATCHED_S = 15.0, 60.0
+SETTLING_S, WATCHED_S = 15.0, 40.0
 ENDING_S = 60.0
-TASKS, ROUNDS = 500, 30
+TASKS, ROUNDS = 400, 16
 PROMISED_CORE_PERCENT, PROMISED_AGENT_PERCENT, PROMISED_LOSS_PERCENT = 5.0, 1.0, 2.0
 
 
