@@ -25,6 +25,7 @@ from noodle_ray.modules import swap as hot_swap
 from noodle_ray.modules.artefact import Artefact, content_hash, read_artefact
 from noodle_ray.modules.call_route import Route
 from noodle_ray.modules.catalogue import Target
+from noodle_ray.modules.graph import module_graph
 from noodle_ray.modules.manifest import Manifest, normalise_name
 from noodle_ray.modules.ports import Allocator
 from noodle_ray.modules.registry import (
@@ -174,6 +175,10 @@ class ModuleRegistry:
         """One module: its releases, newest first, and what is loaded, where. Raises NotFound."""
         releases = [release.summary() for release in self._core.releases(name)]
         return {**self._summary(releases[0]["name"]), "releases": releases}
+
+    async def graph(self) -> dict[str, Any]:
+        """Who needs whom, of the loaded versions and else the newest: a `ModuleGraph`."""
+        return module_graph(self._core.releases(), self._core.loaded_versions()).to_json()
 
     def _summary(self, name: str) -> dict[str, Any]:
         releases = self._core.releases(name)

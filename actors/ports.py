@@ -169,6 +169,9 @@ class ActorModules:
     async def describe(self, name: str) -> dict[str, Any]:
         return dict(await self._registry.ask("describe", name))
 
+    async def graph(self) -> dict[str, Any]:
+        return dict(await self._registry.ask("graph"))
+
     async def publish(self, archive: bytes) -> dict[str, Any]:
         return dict(await self._registry.ask("publish", archive))
 

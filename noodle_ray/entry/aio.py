@@ -25,6 +25,7 @@ from noodle_ray.entry.keeping import Kept
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.modules.artefact import pack_module
+from noodle_ray.modules.graph import ModuleGraph
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -235,6 +236,10 @@ class AsyncModules:
 
     async def describe(self, name: str) -> dict[str, Any]:
         return await self._registry.describe(name)
+
+    async def graph(self) -> ModuleGraph:
+        """Who needs whom: of each module the loaded version, else the newest."""
+        return ModuleGraph.parse(await self._registry.graph())
 
     async def resolve(self, requirements: Mapping[str, str], minimal_change: bool = False) -> dict[str, Any]:
         """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable, which explains.

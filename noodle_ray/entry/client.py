@@ -19,6 +19,7 @@ from noodle_ray.entry.loop_thread import LoopThread
 from noodle_ray.entry.ray_connection import open_connection, use_token
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
+from noodle_ray.modules.graph import ModuleGraph
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -212,6 +213,10 @@ class Modules:
 
     def describe(self, name: str) -> dict[str, Any]:
         return self._run(self._aio.describe(name))
+
+    def graph(self) -> ModuleGraph:
+        """Who needs whom: of each module the loaded version, else the newest."""
+        return self._run(self._aio.graph())
 
     def resolve(self, requirements: Mapping[str, str], minimal_change: bool = False) -> dict[str, Any]:
         """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable, which explains.

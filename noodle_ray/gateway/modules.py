@@ -24,6 +24,7 @@ from noodle_ray.errors import (
 from noodle_ray.gateway.bodies import MULTIPART, UNREADABLE, JsonRoute, require_content_type
 from noodle_ray.gateway.errors import documented
 from noodle_ray.gateway.parts import ModuleId, PortsOf, VersionId
+from noodle_ray.modules.graph import ModuleGraph
 
 router = APIRouter(prefix="/api/modules", tags=["modules"], route_class=JsonRoute)
 
@@ -128,6 +129,12 @@ async def resolve(
 ) -> dict[str, Any]:
     """Exact versions that satisfy everybody's constraints, in the order of loading."""
     return await ports.modules.resolve(dict(request.requirements), request.minimal_change)
+
+
+@router.get("/-/graph", summary="Who needs whom")
+async def graph(ports: PortsOf) -> ModuleGraph:
+    """Of each module the loaded version, else the newest. No module can be called "-"."""
+    return ModuleGraph.parse(await ports.modules.graph())
 
 
 @router.get("/{name}", summary="One module", responses=documented(NotFound))

@@ -208,6 +208,10 @@ class FakeModules(Fake):
             raise NotFound("module", name)
         return self.published[name]
 
+    async def graph(self) -> dict[str, Any]:
+        await self._called("graph")
+        return {"nodes": [{"name": "greeter", "version": "1.0", "loaded": True}], "edges": []}
+
     async def publish(self, archive: bytes) -> dict[str, Any]:
         await self._called("publish", archive)
         return {"name": "greeter", "bytes": len(archive)}

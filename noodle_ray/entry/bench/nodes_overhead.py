@@ -34,7 +34,7 @@ WORKERS = 7
 
 SETTLING_S, WATCHED_S = 15.0, 40.0
 ENDING_S = 60.0
-TASKS, ROUNDS = 400, 16
+TASKS, ROUNDS, WARM_UP = 1_000, 16, 200
 PROMISED_CORE_PERCENT, PROMISED_AGENT_PERCENT, PROMISED_LOSS_PERCENT = 5.0, 1.0, 2.0
 
 
@@ -190,11 +190,12 @@ def _seconds_by_process(file: ClusterFile) -> Mapping[tuple[int, str, int], floa
 
 
 def _tasks_per_s() -> float:
-    @ray.remote(num_cpus=0.5)
+    # A whole CPU each: Ray keeps a worker for each CPU, so that no round waits for processes to start.
+    @ray.remote(num_cpus=1)
     def nothing() -> None:
         return None
 
-    ray.get([nothing.remote() for _ in range(50)])
+    ray.get([nothing.remote() for _ in range(WARM_UP)])
     start = time.perf_counter()
     ray.get([nothing.remote() for _ in range(TASKS)])
     return TASKS / (time.perf_counter() - start)

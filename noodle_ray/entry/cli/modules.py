@@ -74,6 +74,25 @@ def _requirement(text: str) -> tuple[str, str]:
 
 
 @app.command()
+def graph(
+    svg: Annotated[Path | None, typer.Option(dir_okay=False, help="Draw it into this file.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Show who needs whom: of each module the loaded version, else the newest."""
+    from noodle_ray.entry.cli import module_graph
+
+    with _connected() as cluster:
+        drawn = cluster.modules.graph()
+    if svg is not None:
+        svg.write_text(module_graph.svg(drawn))
+        console.print(f"drawn: {svg}", highlight=False)
+    elif json:
+        print_json(drawn.to_json())
+    else:
+        console.print(module_graph.tree(drawn))
+
+
+@app.command()
 def load(name: Name, constraint: Constraint = "", minimal_change: MinimalChange = False, json: AsJson = False) -> None:
     """Load a module and what it depends on, on a placed host."""
     with _connected() as cluster:
