@@ -15,7 +15,7 @@ Kind = Literal["module", "feature", "interface"]
 
 
 class GraphNode(Model):
-    """A module: the version that is shown, and whether that one is loaded. `version` is None where none is published."""
+    """A module: the version that is shown (None where none is published), and whether that one is loaded."""
 
     name: str
     version: str | None
