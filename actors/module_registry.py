@@ -20,7 +20,15 @@ from noodle_ray.actors import ray_state
 from noodle_ray.actors.names import MODULE_REGISTRY, NAMESPACE, NODE_MANAGER
 from noodle_ray.actors.ray_errors import await_ref, first_line
 from noodle_ray.actors.warm_hosts import PREFIX, Host, WarmHosts, kill_host, reach_host, start_host
-from noodle_ray.errors import Conflict, CorruptData, DeadlineExceeded, NoodleError, NotFound, Unavailable
+from noodle_ray.errors import (
+    Conflict,
+    CorruptData,
+    DeadlineExceeded,
+    Incompatible,
+    NoodleError,
+    NotFound,
+    Unavailable,
+)
 from noodle_ray.modules import swap as hot_swap
 from noodle_ray.modules.artefact import Artefact, content_hash, read_artefact
 from noodle_ray.modules.call_route import Route
@@ -155,7 +163,9 @@ class ModuleRegistry:
         Raises InvalidInput, TooLarge, Conflict (other content under a published version), LimitReached.
         """
         artefact = await asyncio.to_thread(read_artefact, archive)
-        event = Publish(artefact.manifest, artefact.sha256, len(artefact.archive), time.time())
+        event = Publish(
+            artefact.manifest, artefact.sha256, len(artefact.archive), time.time(), functions=artefact.functions
+        )
         self._core.decide(event)  # refuses before anything is written
         await asyncio.to_thread(self._store_artefact, artefact)
         await self._keep(event)
@@ -237,19 +247,30 @@ class ModuleRegistry:
         module = self._modules.setdefault(name, Module(hot_swap.HotSwap(name)))
         return await self._change(module, hot_swap.LoadAsked(lock.module(name).version), lock, start)
 
-    async def swap(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
+    async def swap(
+        self, name: str, constraint: str = "", minimal_change: bool = False, force: bool = False
+    ) -> dict[str, Any]:
         """Replaces what is loaded by the newest version that satisfies the constraint, while calls run.
 
-        `minimal_change`: as for `resolve`, but for the module itself.
+        `minimal_change`: as for `resolve`, but for the module itself. `force`: also where callers will stumble over it.
 
-        Raises as `load`, and Conflict where that is what runs; then the old version goes on.
+        Raises as `load`, Conflict where that is what runs, Incompatible; then the old version goes on.
         """
         start = time.perf_counter()
         serving, module = self._loaded(name)
         lock = await self._resolve({module.name: constraint}, self._kept(minimal_change, module.name))
         if lock.modules == serving.lock.modules:
             raise Conflict(f"{module.name} {serving.version} runs already, with the same dependencies")
+        self._check_swap(module.name, lock.module(module.name).version, force)
         return await self._change(module, hot_swap.SwapAsked(lock.module(module.name).version), lock, start)
+
+    def _check_swap(self, name: str, version: str, force: bool) -> None:
+        try:
+            self._core.check_swap(name, version)
+        except Incompatible as error:
+            if not force:
+                raise
+            log.warning("module_swap_forced", module=name, version=version, changes=error.changes)
 
     async def unload(self, name: str) -> None:
         """Ends a loaded module, when its calls have. Raises NotFound, Conflict naming those loaded that need it."""

@@ -186,8 +186,8 @@ class ActorModules:
             self._caller = ModuleCaller(self._registry.handle)
         return await self._caller.call(name, function, args, kwargs)
 
-    async def swap(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
-        return dict(await self._registry.ask("swap", name, constraint, minimal_change))
+    async def swap(self, name: str, constraint: str, minimal_change: bool, force: bool) -> dict[str, Any]:
+        return dict(await self._registry.ask("swap", name, constraint, minimal_change, force))
 
     async def unload(self, name: str) -> None:
         await self._registry.ask("unload", name)

@@ -133,6 +133,19 @@ class Conflict(NoodleError):
     code = "conflict"
 
 
+class Incompatible(Conflict):
+    """A new version would break callers of the one that runs. `changes` are told one by one."""
+
+    code = "incompatible"
+
+    def __init__(self, message: str, changes: Sequence[str]) -> None:
+        self.changes = tuple(changes)
+        super().__init__(message)
+
+    def details(self) -> dict[str, Any]:
+        return {"changes": list(self.changes)}
+
+
 class LimitReached(NoodleError):
     """A configured maximum is reached. `setting` names the variable that raises it."""
 

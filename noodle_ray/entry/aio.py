@@ -255,9 +255,14 @@ class AsyncModules:
         """Calls a function of a loaded module. Raises ModuleFailed with the module's own traceback."""
         return await self._registry.call(name, function, list(args), kwargs)
 
-    async def swap(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
-        """Replaces the running version; calls in flight end on the old one."""
-        return await self._registry.swap(name, constraint, minimal_change)
+    async def swap(
+        self, name: str, constraint: str = "", minimal_change: bool = False, force: bool = False
+    ) -> dict[str, Any]:
+        """Replaces the running version; calls in flight end on the old one.
+
+        Raises Incompatible where callers of the running version would stumble over the new one, unless `force`.
+        """
+        return await self._registry.swap(name, constraint, minimal_change, force)
 
     async def unload(self, name: str) -> None:
         await self._registry.unload(name)

@@ -232,9 +232,14 @@ class Modules:
         """Calls a function of a loaded module. Raises ModuleFailed with the module's own traceback."""
         return self._run(self._aio.call(name, function, *args, **kwargs))
 
-    def swap(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
-        """Replaces the running version; calls in flight end on the old one."""
-        return self._run(self._aio.swap(name, constraint, minimal_change))
+    def swap(
+        self, name: str, constraint: str = "", minimal_change: bool = False, force: bool = False
+    ) -> dict[str, Any]:
+        """Replaces the running version; calls in flight end on the old one.
+
+        Raises Incompatible where callers of the running version would stumble over the new one, unless `force`.
+        """
+        return self._run(self._aio.swap(name, constraint, minimal_change, force))
 
     def unload(self, name: str) -> None:
         self._run(self._aio.unload(name))

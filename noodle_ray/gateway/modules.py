@@ -65,6 +65,12 @@ class Selection(Model):
     minimal_change: bool = False
 
 
+class Replacement(Selection):
+    """Which version is to replace what runs. `force`: also where callers of what runs would stumble over it."""
+
+    force: bool = False
+
+
 class Call(Model):
     """A function of the module, and what to call it with."""
 
@@ -168,10 +174,10 @@ async def load(
     responses=UNREADABLE | documented(NotFound, Conflict, Unresolvable, DoesNotFit, ModuleFailed, DeadlineExceeded),
 )
 async def swap(
-    ports: PortsOf, name: ModuleId, request: Annotated[Selection, Body(openapi_examples=_LOAD_EXAMPLES)]
+    ports: PortsOf, name: ModuleId, request: Annotated[Replacement, Body(openapi_examples=_LOAD_EXAMPLES)]
 ) -> dict[str, Any]:
-    """Replaces the running version; calls in flight end on the old one."""
-    return await ports.modules.swap(name, request.constraint, request.minimal_change)
+    """Replaces the running version; calls in flight end on the old one. One that would break callers is refused."""
+    return await ports.modules.swap(name, request.constraint, request.minimal_change, request.force)
 
 
 @router.post(

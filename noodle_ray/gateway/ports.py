@@ -92,8 +92,8 @@ class Modules(Protocol):
         """Raises ModuleFailed."""
         ...
 
-    async def swap(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
-        """Raises Unresolvable, Conflict, DoesNotFit, ModuleFailed."""
+    async def swap(self, name: str, constraint: str, minimal_change: bool, force: bool) -> dict[str, Any]:
+        """Raises Unresolvable, Conflict, Incompatible, DoesNotFit, ModuleFailed."""
         ...
 
     async def unload(self, name: str) -> None: ...

@@ -14,6 +14,7 @@ from pathlib import Path
 from noodle_ray.errors import CorruptData, InvalidInput, TooLarge
 from noodle_ray.modules.archive import MAX_BYTES, MAX_FILES, check_names, read_entries, write_entries
 from noodle_ray.modules.manifest import Manifest, find_manifest, parse_manifest
+from noodle_ray.modules.signatures import Function, read_functions
 
 _LEFT_OUT = ("__pycache__",)
 _LEFT_OUT_ENDINGS = (".pyc", ".pyo", ".egg-info")
@@ -23,11 +24,15 @@ _NOT_FOR_OTHERS = ("tests", "conftest", "setup")
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A module, packed. `sha256` is the hash of `archive`, in hex: the same files give the same one everywhere."""
+    """A module, packed. `sha256` is the hash of `archive`, in hex: the same files give the same one everywhere.
+
+    `functions` are what its entry point offers, None where only running it would tell.
+    """
 
     manifest: Manifest
     archive: bytes
     sha256: str
+    functions: tuple[Function, ...] | None
 
 
 def pack_module(path: Path) -> bytes:
@@ -49,7 +54,7 @@ def read_artefact(archive: bytes) -> Artefact:
     """The artefact within an archive from anywhere: checked, and packed anew in the one form. Raises as pack_module."""
     manifest, entries = _checked(read_entries(archive))
     packed = write_entries(entries)
-    return Artefact(manifest, packed, content_hash(packed))
+    return Artefact(manifest, packed, content_hash(packed), read_functions(entries, manifest.entry_point))
 
 
 def content_hash(archive: bytes) -> str:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from noodle_ray.base_model import Model
-from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
+from noodle_ray.errors import Conflict, CorruptData, Incompatible, InvalidInput, LimitReached, NotFound
+from noodle_ray.modules.compatibility import breaking_changes, summary
 from noodle_ray.modules.manifest import Manifest, normalise_name
 from noodle_ray.modules.release import Lock, Release, release_key
+from noodle_ray.modules.signatures import Function
 from noodle_ray.modules.versions import compare_versions, parse_version
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Change, Delete, Document, Put
@@ -60,6 +62,7 @@ class Publish:
     sha256: str
     size_bytes: int
     at: float
+    functions: tuple[Function, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +220,27 @@ class Registry:
         if dependants := self.dependants(load.name):
             raise Conflict(f"{load.name} cannot be unloaded: {', '.join(dependants)} loaded with it and need it")
 
+    def check_swap(self, name: str, version: str) -> None:
+        """Raises Incompatible where callers of the loaded version would stumble over the other one; NotFound."""
+        serving = self.load(name).serving
+        if serving is None:
+            return
+        old, new = self.release(name, serving.version), self.release(name, version)
+        if changes := breaking_changes(old.functions, new.functions):
+            told = f"{old.name} {serving.version} → {version} would break its callers: {summary(changes)}"
+            raise Incompatible(told, changes)
+
     # -- deciding
 
     def _publish(self, event: Publish) -> list[Instruction]:
         manifest = event.manifest
-        release = Release(manifest=manifest, sha256=event.sha256, size_bytes=event.size_bytes, published_at=event.at)
+        release = Release(
+            manifest=manifest,
+            sha256=event.sha256,
+            size_bytes=event.size_bytes,
+            published_at=event.at,
+            functions=event.functions,
+        )
         before = self._releases.get(release.key)
         if before is not None:
             if before.sha256 != event.sha256:

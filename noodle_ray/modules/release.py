@@ -10,17 +10,22 @@ from pydantic import Field
 
 from noodle_ray.base_model import Model
 from noodle_ray.modules.manifest import Manifest
+from noodle_ray.modules.signatures import Function
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Release(Model):
-    """One published version. It never changes, but for `yanked`: kept out of new locks, while what runs goes on."""
+    """One published version. It never changes, but for `yanked`: kept out of new locks, while what runs goes on.
+
+    `functions` are what it offers, None where only running it would tell.
+    """
 
     manifest: Manifest
     sha256: Sha256
     size_bytes: Annotated[int, Field(ge=0)]
     published_at: float
+    functions: tuple[Function, ...] | None = None
     yanked: bool = False
 
     @property

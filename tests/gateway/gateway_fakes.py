@@ -229,7 +229,7 @@ class FakeModules(Fake):
         await self.describe(name)
         return self.result
 
-    async def swap(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
+    async def swap(self, name: str, constraint: str, minimal_change: bool, force: bool) -> dict[str, Any]:
         await self._called("swap", name, constraint)
         return await self.describe(name)
 

@@ -21,6 +21,7 @@ from noodle_ray.actors.ray_errors import await_ref, get
 from noodle_ray.errors import (
     Conflict,
     DeadlineExceeded,
+    Incompatible,
     InvalidInput,
     ModuleFailed,
     NoodleError,
@@ -282,7 +283,7 @@ class TestSwap:
             ("def well(): return False", 'health_check = "well"', ModuleFailed, "health check answered False"),
             ("def well(): raise ValueError('ill')", 'health_check = "well"', ModuleFailed, "ill"),
             ("x = 1", 'health_check = "well"', ModuleFailed, "has no function 'well'"),
-            ("x = 1", 'requires = {nowhere = ">=1"}', Unresolvable, "no nowhere is published"),
+            ("x = 1", 'requires = {nowhere = ">=1"}', Unresolvable, "there is no nowhere"),
         ],
         ids=["raises", "exits", "dies", "unwell", "health-raises", "no-health-check", "unresolvable"],
     )
@@ -305,6 +306,19 @@ class TestSwap:
         assert await caller.call(name, "hello", [], {}) == "hello"
         assert await loaded_version(registry, name) == "1.0"
         await await_ref(registry.unload.remote(name))
+
+    async def test_one_that_would_break_callers_is_refused_unless_forced(
+        self, registry: Any, caller: ModuleCaller
+    ) -> None:
+        await publish(registry, "breaking", "1.0", "def hello(): return 'hello'")
+        await await_ref(registry.load.remote("breaking"))
+        await publish(registry, "breaking", "2.0", "def hello(name): return name")
+        with pytest.raises(Incompatible, match="hello: name is required now"):
+            await await_ref(registry.swap.remote("breaking"))
+        assert await caller.call("breaking", "hello", [], {}) == "hello"
+        await await_ref(registry.swap.remote("breaking", force=True))
+        assert await caller.call("breaking", "hello", ["you"], {}) == "you"
+        await await_ref(registry.unload.remote("breaking"))
 
     async def test_a_first_load_that_fails_leaves_nothing(self, registry: Any) -> None:
         await publish(registry, "stillborn", "1.0", "1 / 0")
@@ -377,7 +391,7 @@ class TestPlacement:
 
     async def test_a_module_with_cpus_holds_them(self, registry: Any) -> None:
         await publish(registry, "adder", "1.0", "def add(a, b): return a + b", "resources = {cpus = 1}")
-        await publish(registry, "adder", "2.0", "raise ValueError", "resources = {cpus = 1}")
+        await publish(registry, "adder", "2.0", "def add(a, b): ...\nraise ValueError", "resources = {cpus = 1}")
         await await_ref(registry.load.remote("adder", "==1.0"))
         assert len(ray_state.groups()) == 1
         with pytest.raises(ModuleFailed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
+from noodle_ray.errors import Conflict, CorruptData, Incompatible, InvalidInput, LimitReached, NotFound
 from noodle_ray.modules.manifest import Manifest
 from noodle_ray.modules.registry import (
     HostGone,
@@ -23,6 +24,7 @@ from noodle_ray.modules.registry import (
     Yank,
 )
 from noodle_ray.modules.release import Lock, LockedModule
+from noodle_ray.modules.signatures import Function, Parameter
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Change, Delete, Put
 
@@ -147,6 +149,42 @@ class TestLoads:
         core.check_unload("c")
         with pytest.raises(NotFound, match="no loaded module 'z'; known: a, b, c"):
             core.check_unload("z")
+
+
+class TestSwapCheck:
+    OLD = Function(name="f", parameters=())
+    NEW = Function(name="f", parameters=(Parameter(name="x", kind="either", required=True),))
+
+    def core(self, *functions: tuple[Function, ...] | None) -> Registry:
+        published = [
+            replace(publish(version=f"{number}.0"), functions=offered) for number, offered in enumerate(functions, 1)
+        ]
+        return registry(*published, *loaded())
+
+    def test_what_would_break_callers_is_refused_with_all_of_it(self) -> None:
+        with pytest.raises(
+            Incompatible, match=r"a 1\.0 → 2\.0 would break its callers: f: x is required now"
+        ) as caught:
+            self.core((self.OLD,), (self.NEW,)).check_swap("a", "2.0")
+        assert caught.value.details() == {"changes": ["f: x is required now"]}
+
+    def test_what_breaks_nobody_or_cannot_be_told_is_not(self) -> None:
+        self.core((self.OLD,), (self.OLD, self.NEW.model_copy(update={"name": "g"}))).check_swap("a", "2.0")
+        self.core((self.OLD,), None).check_swap("a", "2.0")
+        registry(publish(), HostTaken("a", host(1))).check_swap("a", "1.0")
+
+
+def test_loaded_versions_are_those_of_all_locks_the_newest_of_each() -> None:
+    older = LockedModule(name="dep", version="1.9", sha256=SHA)
+    newer = LockedModule(name="dep", version="1.10", sha256=SHA)
+    core = registry()
+    for name, dependency in (("a", newer), ("b", older)):
+        record = host(1, name)
+        lock = Lock(requirements={name: ""}, modules=(dependency, *record.lock.modules))
+        core.handle(HostTaken(name, record.model_copy(update={"lock": lock})))
+        assert "dep" not in core.loaded_versions() or name == "b"
+        core.handle(HostRouted(name, 1))
+    assert core.loaded_versions() == {"a": "1.0", "b": "1.0", "dep": "1.10"}
 
 
 def test_decide_changes_nothing() -> None:

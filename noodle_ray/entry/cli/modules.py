@@ -1,4 +1,4 @@
-"""noodle module …: publish, resolve, load, call, swap and unload versioned modules."""
+"""noodle module …: write, check, publish, resolve, load, call, swap and unload versioned modules."""
 
 from __future__ import annotations
 
@@ -24,6 +24,50 @@ def _connected() -> Any:
     from noodle_ray.entry.client import connect
 
     return connect()
+
+
+@app.command()
+def init(
+    name: Name,
+    directory: Annotated[
+        Path | None, typer.Argument(file_okay=False, help="Where; default: a new directory of the module's name.")
+    ] = None,
+) -> None:
+    """Write the files of a new module, ready to be published."""
+    from noodle_ray.modules.scaffold import scaffold
+
+    files, place = scaffold(name), directory or Path(name)
+    if place.exists() and any(place.iterdir()):
+        raise InvalidInput.of("directory", "must be new or empty", str(place))
+    for path, text in files.items():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_text(text)
+        console.print(f"{place / path}", highlight=False)
+    console.print(f"next: noodle module check {place}, then noodle module publish {place}", highlight=False)
+
+
+@app.command()
+def check(
+    directory: Annotated[Path, typer.Argument(help="The module's directory or wheel.")], json: AsJson = False
+) -> None:
+    """Check a module without publishing or running it: its manifest, its files, what it offers."""
+    from noodle_ray.modules.artefact import pack_module, read_artefact
+
+    artefact = read_artefact(pack_module(directory))
+    manifest = artefact.manifest
+    offered = artefact.functions
+    described = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "description": manifest.description,
+        "requires": dict(manifest.requires),
+        "functions": [function.text() for function in offered] if offered is not None else None,
+        "sha256": artefact.sha256,
+        "size_bytes": len(artefact.archive),
+    }
+    _print_one(described, json)
+    if offered is None and not json:
+        console.print("What it offers cannot be read from its source: swaps will not be checked.", highlight=False)
 
 
 @app.command()
@@ -119,10 +163,16 @@ def call(
 
 
 @app.command()
-def swap(name: Name, constraint: Constraint = "", minimal_change: MinimalChange = False, json: AsJson = False) -> None:
-    """Replace the running version; calls in flight end on the old one."""
+def swap(
+    name: Name,
+    constraint: Constraint = "",
+    minimal_change: MinimalChange = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where its callers will stumble over it.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Replace the running version; calls in flight end on the old one. One that would break callers is refused."""
     with _connected() as cluster:
-        swapped = cluster.modules.swap(name, constraint, minimal_change)
+        swapped = cluster.modules.swap(name, constraint, minimal_change, force)
     _print_one(swapped, json)
 
 
@@ -150,4 +200,4 @@ def _print_one(value: dict[str, Any], json: bool) -> None:
 
 
 def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json_format.dumps(value)
+    return value if isinstance(value, str) else json_format.dumps(value, ensure_ascii=False)
