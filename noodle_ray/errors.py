@@ -7,6 +7,7 @@ NoodleError
 ├── Unauthorized            no token, or a wrong one
 ├── NotFound                no such node, allocation, module, service, pack
 ├── Conflict                the name is taken, the thing is in use, the state forbids it
+│   └── Incompatible        … and a new version would break callers of the old one
 ├── LimitReached            a configured maximum is reached
 ├── DoesNotFit              a demand cannot be placed; carries the refusal
 ├── Unresolvable            no set of module versions satisfies the requirements

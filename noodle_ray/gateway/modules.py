@@ -15,6 +15,7 @@ from noodle_ray.errors import (
     Conflict,
     DeadlineExceeded,
     DoesNotFit,
+    Incompatible,
     InvalidInput,
     LimitReached,
     ModuleFailed,
@@ -171,7 +172,8 @@ async def load(
 @router.post(
     "/{name}/swap",
     summary="Swap to another version",
-    responses=UNREADABLE | documented(NotFound, Conflict, Unresolvable, DoesNotFit, ModuleFailed, DeadlineExceeded),
+    responses=UNREADABLE
+    | documented(NotFound, Conflict, Incompatible, Unresolvable, DoesNotFit, ModuleFailed, DeadlineExceeded),
 )
 async def swap(
     ports: PortsOf, name: ModuleId, request: Annotated[Replacement, Body(openapi_examples=_LOAD_EXAMPLES)]
