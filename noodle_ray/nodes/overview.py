@@ -29,6 +29,7 @@ class NodeLoad(Model):
     name: str
     state: Health
     cordoned: bool
+    draining: bool
     kept_for: str | None
     accelerator_type: str | None
     pretended: bool
@@ -85,6 +86,7 @@ def _load(snapshot: Snapshot, node: Node, fragmented: Floats) -> NodeLoad:
         name=node.name,
         state=node.state,
         cordoned=node.cordoned,
+        draining=node.drain_until is not None,
         kept_for=snapshot.pool.earmarks.get(node.id),
         accelerator_type=node.resources.accelerator_type,
         pretended=node.pretended,

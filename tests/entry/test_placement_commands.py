@@ -173,6 +173,15 @@ def test_a_frame_shows_nodes_gpus_fragmentation_and_the_queue() -> None:
     assert all(len(line.rstrip()) <= 100 for line in shown.splitlines())
 
 
+def test_a_frame_says_which_nodes_are_leaving() -> None:
+    before = snapshot()
+    draining = before.nodes[0].model_copy(update={"drain_until": 99.0})
+    cordoned = before.nodes[1].model_copy(update={"cordoned": True})
+    shown = draw(Overview.of(replace(before, nodes=(draining, cordoned))))
+    assert "node-1 draining kept" in shown
+    assert "node-2 cordoned" in shown
+
+
 def test_a_frame_fits_its_terminal() -> None:
     one = Overview.of(snapshot())
     gpus = tuple(Use(total=1, held=0.5, others=0.5) for _ in range(8))

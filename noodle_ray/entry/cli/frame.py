@@ -74,7 +74,7 @@ def _gpu_bar(nodes: Sequence[NodeLoad], width: int) -> int:
 
 def _name(node: NodeLoad) -> Text:
     marks: list[str] = [node.state] if node.state != "alive" else []
-    marks += ["cordoned"] if node.cordoned else []
+    marks += ["draining"] if node.draining else ["cordoned"] if node.cordoned else []
     marks += ["kept"] if node.kept_for else []
     return Text.assemble(node.name, (f" {' '.join(marks)}" if marks else "", "red"))
 
