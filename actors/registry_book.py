@@ -1,0 +1,49 @@
+"""The registry's book: what the core knows of releases and loaded modules, changed only once the store has it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from noodle_ray.errors import Unavailable
+from noodle_ray.modules.registry import Event, Recovered, Registry
+from noodle_ray.settings import Settings
+from noodle_ray.store.database import Database
+
+log = structlog.get_logger()
+
+RETRY_S = 1.0
+
+
+class RegistryBook:
+    """`core` is there to be read; it changes through `keep` alone."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.core = Registry(settings)
+        self._database = database
+        self._writing = asyncio.Lock()
+
+    async def recover(self) -> None:
+        """Takes in what was kept. Raises CorruptData, Unavailable."""
+        rows = await asyncio.gather(
+            asyncio.to_thread(self._database.load, "modules"), asyncio.to_thread(self._database.load, "loads")
+        )
+        self.core.handle(Recovered(*rows))
+
+    async def keep(self, event: Event) -> None:
+        """Decides, writes, and only then changes what is known; one at a time, in that order."""
+        async with self._writing:
+            changes = self.core.decide(event)
+            if changes:
+                await asyncio.to_thread(self._database.apply, changes)
+            self.core.commit(changes)
+
+    async def keep_for_sure(self, event: Event) -> None:
+        """The same for what has happened already: tried again until the store takes it."""
+        while True:
+            try:
+                return await self.keep(event)
+            except Unavailable as error:
+                log.warning("store_away", error=str(error))
+                await asyncio.sleep(RETRY_S)
