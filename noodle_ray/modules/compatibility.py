@@ -17,10 +17,11 @@ def breaking_changes(old: Sequence[Function] | None, new: Sequence[Function] | N
     functions = {function.name: function for function in new}
     changes: list[str] = []
     for function in old:
-        if function.name not in functions:
+        now = functions.get(function.name)
+        if function.certain and now is None:
             changes.append(f"{function.name} is gone")
-        else:
-            changes += _changes(function, functions[function.name])
+        elif function.certain and now is not None and now.certain:
+            changes += _changes(function, now)
     return changes
 
 
@@ -44,7 +45,7 @@ class _Parameters:
     """The parameters of two versions of a function: does whatever fits the old ones fit the new ones?"""
 
     def __init__(self, old: Sequence[Parameter], new: Sequence[Parameter]) -> None:
-        self._old, self._new = _by_kind(old), _by_kind(new)
+        self._old, self._new = _Row(old), _Row(new)
 
     def changes(self) -> Iterator[str]:
         yield from self._lost_places()
@@ -113,8 +114,8 @@ class _Parameters:
                 yield f"{name} is a {now.annotation} instead of a {before.annotation}"
 
 
-class _by_kind:  # noqa: N801  (it reads as the function that it is used as)
-    """Parameters by how they are given."""
+class _Row:
+    """A function's parameters, by how they are given."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         self.ordered = [one for one in parameters if one.kind in ("positional", "either")]

@@ -12,7 +12,17 @@ from noodle_ray.base_model import Model
 Kind = Literal["positional", "either", "keyword", "rest", "keywords"]
 """How an argument is given: by position only, either way, by name only; or all further ones of either way."""
 
-_HARMLESS = {"staticmethod", "classmethod", "override", "typing.override", "abstractmethod", "abc.abstractmethod"}
+_HARMLESS = {
+    "staticmethod",
+    "classmethod",
+    "override",
+    "typing.override",
+    "abstractmethod",
+    "abc.abstractmethod",
+    "dataclass",
+}
+_PROPERTIES = {"property", "cached_property", "functools.cached_property"}
+_NO_FUNCTIONS = ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.JoinedStr | ast.BinOp | ast.UnaryOp
 _STREAMS = {"Iterator", "Iterable", "Generator", "AsyncIterator", "AsyncIterable", "AsyncGenerator"}
 
 
@@ -32,12 +42,16 @@ class Parameter(Model):
 
 
 class Function(Model):
-    """A public function. `parameters` are None where a decorator may have changed them."""
+    """A public function. `parameters` are None where a decorator may have changed them.
+
+    `certain`: it is one. Else it is a name that may be given to one as the code runs.
+    """
 
     name: str
     parameters: tuple[Parameter, ...] | None
     returns: str = ""
     streams: bool = False
+    certain: bool = True
 
     def text(self) -> str:
         """The signature, for people; defaults are written as "…"."""
@@ -58,8 +72,8 @@ class Function(Model):
 def read_functions(entries: Mapping[str, bytes], entry_point: str) -> tuple[Function, ...] | None:
     """The public functions of an entry point ("package.file:Class" or "package.file"), by name.
 
-    `entries` are the module's files. None where only running it would tell: a class with bases from elsewhere, names
-    that are made as it runs, source that cannot be parsed.
+    `entries` are the module's files. None where only running it would tell: a class with bases from elsewhere or that
+    is changed as it is made, an `__all__` with names from elsewhere, source that cannot be parsed.
     """
     file, _, class_name = entry_point.partition(":")
     source = _source(entries, file)
@@ -72,7 +86,7 @@ def read_functions(entries: Mapping[str, bytes], entry_point: str) -> tuple[Func
 
 
 def _source(entries: Mapping[str, bytes], file: str) -> bytes | None:
-    """The file of a dotted name, at the root or below the one folder that the manifest lies in."""
+    """The file of a dotted name."""
     path = file.replace(".", "/")
     for name in (f"{path}.py", f"{path}/__init__.py"):
         if name in entries:
@@ -84,7 +98,8 @@ def _module_functions(body: list[ast.stmt]) -> list[Function] | None:
     defined = {node.name: node for node in _definitions(body)}
     listed = _listed(body)
     if listed is None:
-        return [_function(node, bound=False) for name, node in defined.items() if not name.startswith("_")]
+        found = {name: _function(node, bound=False) for name, node in defined.items()}
+        return _public({**found, **_possible(body)})
     if not set(listed) <= defined.keys():
         return None  # some come from elsewhere
     return [_function(defined[name], bound=False) for name in listed]
@@ -107,13 +122,31 @@ def _methods(body: list[ast.stmt], class_name: str) -> list[Function] | None:
     classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
     methods: dict[str, Function] = {}
     for one in _lineage(classes, class_name):
-        if one is None:
+        if one is None or one.keywords or not _decorators(one) <= _HARMLESS:
             return None
-        for node in _definitions(one.body):
-            bound = "staticmethod" not in _decorators(node)
-            if not node.name.startswith("_"):
-                methods.setdefault(node.name, _function(node, bound))
-    return list(methods.values())
+        own = {
+            node.name: _function(node, bound="staticmethod" not in _decorators(node))
+            for node in _definitions(one.body)
+            if not _decorators(node) & _PROPERTIES
+        }
+        methods = {**own, **_possible(one.body), **methods}
+    return _public(methods)
+
+
+def _public(found: Mapping[str, Function]) -> list[Function]:
+    return [function for name, function in found.items() if not name.startswith("_")]
+
+
+def _possible(body: Iterable[ast.stmt]) -> dict[str, Function]:
+    """Names that may be given to functions as the code runs: by assignment, or below a condition."""
+    names: list[str] = []
+    for node in body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and not isinstance(node.value, _NO_FUNCTIONS | None):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names += [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        elif isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While | ast.Match):
+            names += [inner.name for inner in ast.walk(node) if isinstance(inner, Definition)]
+    return {name: Function(name=name, parameters=None, certain=False) for name in names}
 
 
 def _lineage(classes: Mapping[str, ast.ClassDef], name: str) -> Iterator[ast.ClassDef | None]:
@@ -134,7 +167,7 @@ def _definitions(body: Iterable[ast.stmt]) -> Iterator[Definition]:
     return (node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def _decorators(node: Definition) -> set[str]:
+def _decorators(node: Definition | ast.ClassDef) -> set[str]:
     return {ast.unparse(decorator) for decorator in node.decorator_list}
 
 

@@ -103,6 +103,32 @@ class Counter(Base):
         assert functions(source, entry_point) is None
         assert breaking_changes(None, ()) == []
 
+    def test_what_may_be_a_function_is_told_apart(self) -> None:
+        source = """
+LIMIT = 3
+shout = lambda text: text.upper()
+log = get_logger()
+try:
+    def fast(): ...
+except ImportError:
+    fast = None
+class Other: ...
+"""
+        found = functions(source)
+        assert found is not None
+        assert [(one.name, one.certain) for one in found] == [("fast", False), ("log", False), ("shout", False)]
+        assert breaking_changes(functions("def fast(): ...\ndef shout(a): ..."), found) == []
+        assert breaking_changes(found, functions("")) == []
+
+    def test_properties_are_no_functions(self) -> None:
+        source = "class A:\n    @property\n    def size(self): ...\n    def f(self): ..."
+        assert functions(source, "file:A") == (Function(name="f", parameters=()),)
+
+    def test_a_class_that_is_changed_as_it_is_made_is_unknown(self) -> None:
+        assert functions("@registered\nclass A: ...", "file:A") is None
+        assert functions("class A(metaclass=M): ...", "file:A") is None
+        assert functions("@dataclass\nclass A:\n    def f(self): ...", "file:A") is not None
+
     def test_packages_are_found_by_their_init(self) -> None:
         assert read_functions({"pack/__init__.py": b"def f(): ..."}, "pack") is not None
         assert read_functions({"pack/a.py": b"def f(): ..."}, "pack.a") == (Function(name="f", parameters=()),)
