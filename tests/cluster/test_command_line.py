@@ -101,7 +101,18 @@ def test_json_for_programs(noodle_json: Callable[..., Any]) -> None:
     assert {service["name"] for service in noodle_json("service", "list")} >= {"gateway", "fusion"}
 
 
-def test_modules_from_the_shell(noodle: Noodle, noodle_json: Callable[..., Any]) -> None:
+def test_a_new_module_is_ready_to_be_used(noodle: Noodle, noodle_json: Callable[..., Any], tmp_path: Path) -> None:
+    directory = str(tmp_path / "greeter")
+    assert noodle("module", "init", "greeter", directory).returncode == 0
+    assert noodle_json("module", "check", directory)["functions"][0].startswith("greet(name: str")
+    assert "must be new or empty" in noodle("module", "init", "greeter", directory).stderr
+    assert noodle_json("module", "publish", directory)["version"] == "0.1.0"
+    noodle_json("module", "load", "greeter")
+    assert noodle("module", "call", "greeter", "greet", '["Ada"]').stdout.strip() == '"Good day, Ada."'
+    assert noodle("module", "unload", "greeter").returncode == 0
+
+
+def test_modules_from_the_shell(noodle: Noodle, noodle_json: Callable[..., Any], tmp_path: Path) -> None:
     directory = ROOT / "examples" / "modules" / "tokenizer"
     for version in sorted(directory.iterdir()):
         if (version / "pyproject.toml").exists():
@@ -110,6 +121,10 @@ def test_modules_from_the_shell(noodle: Noodle, noodle_json: Callable[..., Any])
     assert noodle_json("module", "load", "tokenizer", "<1.1")["version"] == "1.0"
     assert noodle("module", "call", "tokenizer", "tokenize", '["Hello there"]').returncode == 0
     assert noodle_json("module", "show", "tokenizer")["loaded"] == "1.0"
+    assert "tokenizer 1.0 loaded" in noodle("module", "graph").stdout
+    picture = tmp_path / "modules.svg"
+    assert noodle("module", "graph", "--svg", str(picture)).returncode == 0
+    assert ">tokenizer<" in picture.read_text()
     assert noodle("module", "unload", "tokenizer").returncode == 0
     assert "tokenizer" in noodle("module", "list").stdout
 

@@ -40,10 +40,19 @@ def test_load_call_swap(cluster: Cluster) -> None:
     assert allocation.owner == "module:wordcount"
     assert allocation.node_id == loaded["node_id"]
     assert cluster.modules.call("wordcount", "count", TEXT)["the"] == 3
+    graph = cluster.modules.graph()
+    assert [(node.name, node.loaded) for node in graph.nodes] == [("tokenizer", True), ("wordcount", True)]
+    assert [(edge.needing, edge.needed) for edge in graph.edges] == [("wordcount", "tokenizer")]
     assert cluster.modules.swap("wordcount")["version"] == "2.0.0"
     assert "the" not in cluster.modules.call("wordcount", "count", TEXT)
     cluster.modules.unload("wordcount")
     assert cluster.allocations() == []
+
+
+def test_minimal_change_keeps_to_what_is_loaded(cluster: Cluster) -> None:
+    cluster.modules.load("tokenizer", "==1.0")
+    assert cluster.modules.resolve({"tokenizer": ""})["modules"][0]["version"] == "1.1"
+    assert cluster.modules.resolve({"tokenizer": ""}, minimal_change=True)["modules"][0]["version"] == "1.0"
 
 
 def test_the_same_over_http(http: httpx.Client) -> None:
@@ -54,6 +63,8 @@ def test_the_same_over_http(http: httpx.Client) -> None:
     lock = http.post("/api/modules/resolve", json={"requirements": {"wordcount": ">=2"}}).raise_for_status().json()
     assert [module["name"] for module in lock["modules"]] == ["tokenizer", "wordcount"]
     http.post("/api/modules/wordcount/load", json={"constraint": "<2"}).raise_for_status()
+    graph = http.get("/api/modules/-/graph").raise_for_status().json()
+    assert [edge["needed"] for edge in graph["edges"]] == ["tokenizer"]
     call = {"function": "count", "args": [TEXT]}
     assert http.post("/api/modules/wordcount/call", json=call).raise_for_status().json()["result"]["cat"] == 2
     http.post("/api/modules/wordcount/swap", json={}).raise_for_status()

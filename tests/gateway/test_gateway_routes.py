@@ -130,6 +130,8 @@ class TestModules:
         assert (await client.get("/api/modules")).json() == [{"name": "greeter"}]
         assert (await client.get("/api/modules/greeter")).json() == {"name": "greeter"}
         assert (await client.get("/api/modules/ghost")).status_code == 404
+        graph = (await client.get("/api/modules/-/graph")).json()
+        assert graph["nodes"] == [{"name": "greeter", "version": "1.0", "loaded": True}]
 
     @pytest.mark.parametrize("content_type", ["application/zip", "application/octet-stream", "APPLICATION/ZIP"])
     async def test_publish_the_raw_body(self, client: httpx.AsyncClient, fakes: FakePorts, content_type: str) -> None:

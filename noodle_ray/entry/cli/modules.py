@@ -61,7 +61,7 @@ def check(
         "version": manifest.version,
         "description": manifest.description,
         "requires": dict(manifest.requires),
-        "functions": [function.text() for function in offered] if offered is not None else None,
+        "functions": [function.text() for function in offered if function.certain] if offered is not None else None,
         "sha256": artefact.sha256,
         "size_bytes": len(artefact.archive),
     }
