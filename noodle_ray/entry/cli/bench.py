@@ -180,7 +180,7 @@ def nodes(
     scale: Annotated[bool, typer.Option("--scale", help="What the core costs at 10 to 10,000 nodes instead.")] = False,
     json: JsonFile = None,
 ) -> None:
-    """How fast dead and silent nodes are found and their work is held anew; three quarters of an hour with the defaults."""
+    """How fast dead and silent nodes are found and their work held anew; some 45 minutes with the defaults."""
     from noodle_ray.entry.bench import nodes_overhead, nodes_scale, report
     from noodle_ray.entry.bench.nodes import Plan, measure
     from noodle_ray.entry.cli.output import say
