@@ -9,7 +9,7 @@ from typing import Any
 from ray import exceptions
 
 from noodle_ray.actors.ray_errors import first_line, translate
-from noodle_ray.errors import ModuleFailed, NoodleError, Unavailable
+from noodle_ray.errors import CallInterrupted, ModuleFailed, NoodleError, Unavailable
 from noodle_ray.modules.call_route import Retired, Route
 from noodle_ray.modules.manifest import normalise_name
 
@@ -30,9 +30,9 @@ class ModuleCaller:
         self._routes: dict[str, Route] = {}
 
     async def call(self, name: str, function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What the function gives. A call runs once or, where this raises ModuleFailed for a dead host, perhaps not.
+        """What the function gives. A call runs once or, where its host ends meanwhile, perhaps not: CallInterrupted.
 
-        Raises NotFound (module, function), InvalidInput (arguments), ModuleFailed, or Unavailable.
+        Raises NotFound (module, function), InvalidInput (arguments), ModuleFailed, CallInterrupted, or Unavailable.
         """
         name = normalise_name(name)
         for _ in range(MAX_ROUTES):
@@ -49,7 +49,7 @@ class ModuleCaller:
         except exceptions.RayActorError as error:
             self._forget(route)
             # It may have run: to send it again could make it run twice, and only the caller knows whether that matters.
-            raise ModuleFailed(route.module, f"its host ended before it answered: {first_line(error)}") from error
+            raise CallInterrupted(route.module, function, f"its host ended: {first_line(error)}") from error
         except exceptions.RayError as error:
             raise _of_the_module(error, route) from error
 

@@ -11,7 +11,8 @@ NoodleError
 ├── LimitReached            a configured maximum is reached
 ├── DoesNotFit              a demand cannot be placed; carries the refusal
 ├── Unresolvable            no set of module versions satisfies the requirements
-├── ModuleFailed            a module's own code raised, or its host died
+├── ModuleFailed            a module's own code raised
+├── CallInterrupted         the host of a call ended before it answered: it may have run, or not
 ├── DeadlineExceeded        the answer would have come too late
 ├── Unavailable             a component is not there (yet, or any more)
 └── CorruptData             stored or fetched bytes are not what their hash says
@@ -185,7 +186,7 @@ class Unresolvable(NoodleError):
 
 
 class ModuleFailed(NoodleError):
-    """A module's own code raised, or its host died while a call ran. `trace` is the module's traceback."""
+    """A module's own code raised, or its host died while it was loaded. `trace` is the module's traceback."""
 
     code = "module_failed"
 
@@ -195,6 +196,19 @@ class ModuleFailed(NoodleError):
 
     def details(self) -> dict[str, Any]:
         return {"module": self.module, "problem": self.problem}
+
+
+class CallInterrupted(NoodleError):
+    """The host of a call ended before it answered. The function may have run to its end, in part, or not at all."""
+
+    code = "call_interrupted"
+
+    def __init__(self, module: str, function: str, problem: str) -> None:
+        self.module, self.function = module, function
+        super().__init__(f"the call of {module}.{function} was interrupted: {problem}")
+
+    def details(self) -> dict[str, Any]:
+        return {"module": self.module, "function": self.function}
 
 
 class DeadlineExceeded(NoodleError):

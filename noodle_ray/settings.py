@@ -33,11 +33,18 @@ class Settings(Model):
     resource_monitoring_interval_ms: Milliseconds = 30_000
     max_modules: Annotated[int, Field(gt=0)] = 1000
     module_loading_timeout_ms: Milliseconds = 10_000
+    module_keep_warm_ms: Milliseconds = 30_000
+    warm_hosts: Annotated[int, Field(ge=0, le=100)] = 2
+    swap_canary_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    swap_canary_calls: Annotated[int, Field(ge=0, le=100_000)] = 20
+    swap_canary_timeout_ms: Milliseconds = 2_000
+    swap_drain_timeout_ms: Milliseconds = 30_000
     fusion_max_processing_time_ms: Milliseconds = 200
     fusion_confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".noodle-ray")
     cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "noodle-ray")
     database_url: str = ""
+    artefacts_url: str = ""
     pack: Annotated[str, Field(min_length=1)] = "base"
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -51,6 +58,11 @@ class Settings(Model):
     def database(self) -> str:
         """The SQLAlchemy URL: NOODLE_DATABASE_URL, or SQLite in the state directory."""
         return self.database_url or f"sqlite:///{self.state_dir / 'noodle.sqlite'}"
+
+    @property
+    def artefacts(self) -> str:
+        """Where packed modules are kept, as fsspec has it: NOODLE_ARTEFACTS_URL, or a folder in the state directory."""
+        return self.artefacts_url or f"file://{self.state_dir / 'artefacts'}"
 
     def environment(self) -> dict[str, str]:
         """The settings as the variables that give them back: for the processes that we start."""

@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from noodle_ray.base_model import fault_of
 from noodle_ray.errors import (
+    CallInterrupted,
     Conflict,
     CorruptData,
     DeadlineExceeded,
@@ -53,6 +54,7 @@ STATUS: dict[type[NoodleError], int] = {
     DoesNotFit: 409,
     Unresolvable: 409,
     ModuleFailed: 502,
+    CallInterrupted: 502,
     DeadlineExceeded: 504,
     Unavailable: 503,
     CorruptData: 500,

@@ -6,9 +6,10 @@ import keyword
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from packaging.markers import InvalidMarker, Marker
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
@@ -121,6 +122,52 @@ def _read_capabilities(capabilities: tuple[str, ...]) -> tuple[str, ...]:
     return capabilities
 
 
+def _read_packages(packages: tuple[str, ...]) -> tuple[str, ...]:
+    for package in packages:
+        try:
+            Requirement(package)
+        except InvalidRequirement:
+            raise ValueError(
+                f'{package[:100]!r} must be a requirement as PEP 508 has it, such as "numpy>=2,<3"'
+            ) from None
+    return packages
+
+
+FunctionName = Annotated[str, Field(max_length=100), AfterValidator(_read_function)]
+RunnerKind = Literal["in-host", "sandboxed", "serve"]
+
+
+class StateSpec(Model):
+    """A module that has state: its class has `export_state()` and `import_state(state, from_version)`.
+
+    `schema_version` is that of what it exports, `reads` lists the others that it can import. The state is kept once a
+    `checkpoint_s` in which calls ended or, where it is `durable`, before a call is answered.
+    """
+
+    schema_version: Annotated[int, Field(ge=1)] = 1
+    reads: Annotated[tuple[int, ...], Field(max_length=100)] = ()
+    durable: bool = False
+    checkpoint_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
+
+    def can_read(self, other: StateSpec) -> bool:
+        """Whether it can go on from what the other exports."""
+        return other.schema_version in (self.schema_version, *self.reads)
+
+
+class Replicas(Model):
+    """How many hosts a module has: between two limits, so many that each has about `calls` under way at once."""
+
+    min: Annotated[int, Field(ge=1, le=1000)] = 1
+    max: Annotated[int, Field(ge=1, le=1000)] = 1
+    calls: Annotated[float, Field(gt=0, le=10_000)] = 8.0
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Replicas:
+        if self.max < self.min:
+            raise ValueError(f"max: must be at least min, {self.min}")
+        return self
+
+
 class Manifest(Model):
     """What a module is called, needs and offers.
 
@@ -131,6 +178,10 @@ class Manifest(Model):
     `requires` maps "module" or "module[feature]" to a constraint; `features` maps each optional feature to what it
     requires beside that. `provides` names interfaces that the module has, in which version; `interfaces` those that it
     needs of some other module, in which versions. `platform` is a marker of the machines that it can run on.
+
+    `runner` says where its code runs: in its host's process, in a child process of it, or as a Ray Serve application.
+    `packages` are Python packages that it needs installed, `vendor` whether a folder of that name in it has its own
+    copies. `idempotent` names functions that may run twice where a host dies under a call.
     """
 
     name: Annotated[str, AfterValidator(_read_name)]
@@ -152,13 +203,31 @@ class Manifest(Model):
     platform: Annotated[str, Field(max_length=1000), AfterValidator(_read_platform)] | None = None
     resources: Demand | None = None
     capabilities: Annotated[tuple[str, ...], Field(max_length=50), AfterValidator(_read_capabilities)] = ()
-    health_check: Annotated[str, Field(max_length=100), AfterValidator(_read_function)] | None = None
+    health_check: FunctionName | None = None
+    runner: RunnerKind = "in-host"
+    state: StateSpec | None = None
+    replicas: Replicas = Field(default_factory=Replicas)
+    packages: Annotated[tuple[str, ...], Field(max_length=200), AfterValidator(_read_packages)] = ()
+    vendor: bool = False
+    idempotent: Annotated[tuple[FunctionName, ...], Field(max_length=1000)] = ()
 
     @model_validator(mode="after")
     def _does_not_need_itself(self) -> Manifest:
         for requires in (self.requires, *self.features.values()):
             if self.name in {read_wanted(wanted)[0] for wanted in requires}:
                 raise ValueError(f"requires: {self.name} must not need itself")
+        return self
+
+    @model_validator(mode="after")
+    def _state_is_in_one_place(self) -> Manifest:
+        if self.state is None:
+            return self
+        if self.replicas.max > 1:
+            raise ValueError("replicas: a module that has state runs in one host: max must be 1")
+        if self.runner == "serve":
+            raise ValueError("runner: a module that has state runs in-host or sandboxed")
+        if ":" not in self.entry_point:
+            raise ValueError('entry_point: a module that has state is a class: "package.file:Class"')
         return self
 
     @property

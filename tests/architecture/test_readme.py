@@ -29,6 +29,8 @@ def test_defaults_are_those_of_the_table(name: str, field: str) -> None:
     shown = documented()[name].strip("`")
     if name == "NOODLE_DATABASE_URL":
         assert (shown, default) == ("SQLite in the state directory", "")
+    elif name == "NOODLE_ARTEFACTS_URL":
+        assert (shown, default) == ("a folder in the state directory", "")
     elif isinstance(default, Path):
         assert Path(shown).expanduser() == default
     else:

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from noodle_ray.errors import (
+    CallInterrupted,
     Conflict,
     CorruptData,
     DeadlineExceeded,
@@ -37,6 +38,7 @@ ERRORS = [
     DoesNotFit(Refusal("1 CPU", 0, {}, {}, True)),
     Unresolvable("because"),
     ModuleFailed("m 1.0", "boom", "Traceback"),
+    CallInterrupted("m", "f", "its host ended"),
     DeadlineExceeded("fusion", 200),
     Unavailable("away"),
     CorruptData("bad hash"),

@@ -12,6 +12,7 @@ from gateway_fakes import TOKEN, FakePorts
 
 from noodle_ray import errors
 from noodle_ray.errors import (
+    CallInterrupted,
     Conflict,
     CorruptData,
     DeadlineExceeded,
@@ -47,6 +48,7 @@ EXAMPLES: list[tuple[NoodleError, int]] = [
     (DoesNotFit(Refusal("1 CPU", 2, {"cpus": 2}, {"cpus": "0"}, never=False)), 409),
     (Unresolvable("a wants b>2"), 409),
     (ModuleFailed("greeter", "ValueError: no", trace=SECRET), 502),
+    (CallInterrupted("greeter", "greet", "its host ended"), 502),
     (DeadlineExceeded("fusion", 200), 504),
     (Unavailable("the database does not answer"), 503),
     (CorruptData(f"{SECRET} is not what its hash says"), 500),
