@@ -11,22 +11,26 @@ from typing import Any
 
 from noodle_ray.actors.warm_hosts import Host
 from noodle_ray.errors import NoodleError, Unavailable
-from noodle_ray.modules import swap as hot_swap
-from noodle_ray.modules.call_route import Route
-from noodle_ray.modules.release import Lock
+from noodle_ray.modules.call_route import Endpoint, Routes
+from noodle_ray.modules.load import KeptState, ModuleChange, RevisionRecord
+from noodle_ray.modules.manifest import Manifest
+from noodle_ray.modules.scaling import Scaler
+from noodle_ray.modules.swap import HotSwap
 
 
 @dataclass(slots=True)
 class Held:
     """What one host of a module holds, filled while it is prepared, so that it can be freed at any moment."""
 
+    revision: RevisionRecord
+    manifest: Manifest
     host: Host | None = None
     allocation_id: str | None = None
-    lock: Lock | None = None
     starting: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
     recorded: bool = False
     lingers: bool = False
+    ready_at: float | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -35,6 +39,11 @@ class Held:
         if self.host is None:
             raise Unavailable("the host is gone")
         return self.host.handle
+
+    @property
+    def lived_s(self) -> float:
+        """How long it has been ready."""
+        return 0.0 if self.ready_at is None else time.monotonic() - self.ready_at
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -49,32 +58,60 @@ class Held:
 class Module:
     """A module that is loaded, or being loaded: its machine, its hosts, and who waits for what."""
 
-    machine: hot_swap.HotSwap
-    route: Route | None = None
+    machine: HotSwap
+    revisions: dict[int, RevisionRecord] = field(default_factory=dict)
     held: dict[int, Held] = field(default_factory=dict)
     waiting: dict[int, asyncio.Future[None]] = field(default_factory=dict)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    changes: dict[int, ModuleChange] = field(default_factory=dict)
+    """Those under way, by the number that somebody waits for."""
+    moving: asyncio.Task[None] | None = None
+    moved: KeptState | None = None
+    """What the revision that is being switched to was given."""
+    scaler: Scaler | None = None
+    resuming: int = 0
+    """Hosts that are being told to take calls again: until they do, no table may say so."""
 
     @property
     def name(self) -> str:
         return self.machine.module
 
-    def expect(self, epoch: int) -> asyncio.Future[None]:
-        """What ends when the host's load or swap, or the unload with this number, is done or given up."""
-        self.waiting[epoch] = asyncio.get_running_loop().create_future()
-        return self.waiting[epoch]
+    def expect(self, number: int) -> asyncio.Future[None]:
+        """What ends when the load, swap, rollback or unload with this number is done or given up."""
+        self.waiting[number] = asyncio.get_running_loop().create_future()
+        return self.waiting[number]
 
-    def finished(self, epoch: int) -> None:
-        waiting = self.waiting.pop(epoch, None)
+    def finished(self, number: int) -> None:
+        self.changes.pop(number, None)
+        waiting = self.waiting.pop(number, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    def given_up(self, epoch: int, error: NoodleError) -> None:
-        waiting = self.waiting.pop(epoch, None)
+    def given_up(self, number: int, error: NoodleError) -> None:
+        self.changes.pop(number, None)
+        waiting = self.waiting.pop(number, None)
         if waiting is not None and not waiting.done():
             waiting.set_exception(error)
 
-    def announce(self) -> None:
-        """Wakes those who wait for a route."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+    def hosts_of(self, revision: int) -> list[Held]:
+        """What there is of a revision, the oldest first."""
+        return [held for _, held in sorted(self.held.items()) if held.revision.number == revision]
+
+    def routes(self, share: float) -> Routes:
+        """The table that callers need now."""
+        now = self.machine.endpoints
+        return Routes(
+            self.name,
+            0,
+            serving=self._endpoints(now.serving),
+            canary=self._endpoints(now.canary),
+            pinned=self._endpoints(now.pinned),
+            share=share,
+        )
+
+    def _endpoints(self, epochs: tuple[int, ...]) -> tuple[Endpoint, ...]:
+        found = [(epoch, self.held[epoch]) for epoch in epochs if epoch in self.held]
+        return tuple(
+            Endpoint(epoch, held.revision.version, held.host.handle, frozenset(held.manifest.idempotent))
+            for epoch, held in found
+            if held.host is not None
+        )

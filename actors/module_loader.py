@@ -1,4 +1,4 @@
-"""The module loader: performs what the hot-swap machines order, on hosts, and brings all of it back after a restart."""
+"""The module loader: performs what the hot-swap machines order, on hosts, and tells callers where calls go."""
 
 from __future__ import annotations
 
@@ -7,263 +7,219 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, assert_never
 
-import ray
 import structlog
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from noodle_ray.actors import ray_state
 from noodle_ray.actors.artefact_store import ArtefactStore
+from noodle_ray.actors.host_starter import HostStarter
+from noodle_ray.actors.host_watch import calls_of, judge, until_idle
 from noodle_ray.actors.loaded_module import Held, Module
-from noodle_ray.actors.names import NAMESPACE
 from noodle_ray.actors.ray_errors import await_ref, first_line
 from noodle_ray.actors.registry_book import RegistryBook
-from noodle_ray.actors.warm_hosts import PREFIX, Host, WarmHosts, kill_host, reach_host, start_host
-from noodle_ray.errors import Conflict, DeadlineExceeded, NoodleError, NotFound, Unavailable
-from noodle_ray.modules import swap as hot_swap
-from noodle_ray.modules.call_route import Route
-from noodle_ray.modules.manifest import Manifest
+from noodle_ray.actors.warm_hosts import Host, WarmHosts, kill_host
+from noodle_ray.errors import Conflict, DeadlineExceeded, ModuleFailed, NoodleError, NotFound, TooLarge, Unavailable
+from noodle_ray.modules import swap_messages as orders
+from noodle_ray.modules.canary import Trial
+from noodle_ray.modules.load import MAX_STATE_BYTES, ChangeKind, KeptState, ModuleChange, RevisionRecord
 from noodle_ray.modules.ports import Allocator
-from noodle_ray.modules.registry import HostGone, HostRecord, HostRouted, HostTaken, Load, Unrouted
+from noodle_ray.modules.registry import ChangeEnded, HostGone, RevisionRouted, StateKept, Unrouted
 from noodle_ray.modules.release import Lock
-from noodle_ray.placement.allocation import Allocation
+from noodle_ray.modules.route_board import RouteBoard
+from noodle_ray.modules.scaling import Scaler
+from noodle_ray.modules.swap import Candidate, HotSwap
 from noodle_ray.settings import Settings
 
 log = structlog.get_logger()
 
 RESTOCK_INTERVAL_S = 1.0
-DRAIN_TIMEOUT_S = 30.0
-"""How long calls may go on running on a host that was replaced; then they are cut off."""
-
-PING_TIMEOUT_S = 5.0
-OWNER = "module:"
+SCALE_INTERVAL_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
 
 
 class ModuleLoader:
-    """Loaded modules, and those on their way in or out."""
+    """Loaded modules, and those on their way in or out. `board` has their routes."""
 
     def __init__(self, settings: Settings, allocator: Allocator, book: RegistryBook, artefacts: ArtefactStore) -> None:
-        self._settings, self._allocator, self._book, self._artefacts = settings, allocator, book, artefacts
+        self._settings, self._allocator, self._book = settings, allocator, book
         self._core = book.core
-        self._warm = WarmHosts(str(settings.cache_dir))
-        self._modules: dict[str, Module] = {}
+        self.warm = WarmHosts(str(settings.cache_dir), settings.warm_hosts)
+        self._starter = HostStarter(settings, allocator, book, artefacts, self.warm, self.spawn)
+        self.board = RouteBoard(time.time_ns())
+        self.modules: dict[str, Module] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what the registry asks of it
 
     def phase(self, name: str) -> str:
-        module = self._modules.get(name)
+        module = self.modules.get(name)
         return module.machine.phase if module else "empty"
 
-    def is_known(self, name: str) -> bool:
-        """Whether it is loaded, or on its way in or out."""
-        return name in self._modules
+    def is_warm(self, name: str) -> bool:
+        """Whether the version before the last swap could take calls at once."""
+        if name not in self.modules:
+            return False
+        machine = self.modules[name].machine
+        return machine.phase == "serving" and machine.previous is not None and bool(machine.previous.ready)
 
-    def serving(self, name: str) -> HostRecord | None:
-        """The host that calls of a module go to."""
-        loads = {load.name: load for load in self._core.loads()}
-        return loads[name].serving if name in loads else None
+    def new_machine(self, name: str) -> HotSwap:
+        return HotSwap(name, tries=self._settings.swap_canary_calls > 0)
 
-    async def change(self, name: str, event: hot_swap.Event, lock: Lock, start: float) -> dict[str, Any]:
-        """Loads or swaps by this lock; returns when calls go there. `start`: when it was asked for (perf_counter)."""
-        module = self._modules.setdefault(name, Module(hot_swap.HotSwap(name)))
-        previous = self.serving(name)
+    async def change(
+        self, name: str, kind: ChangeKind, event: orders.Event, lock: Lock | None, start: float
+    ) -> dict[str, Any]:
+        """Loads, swaps or rolls back, by this lock where it is not to what is still warm.
+
+        Returns when calls go there and no call runs elsewhere. `start`: when it was asked for (perf_counter). Raises
+        Conflict, and whatever went wrong.
+        """
+        module = self.modules.setdefault(name, Module(self.new_machine(name)))
+        serving = module.machine.serving
         try:
             todo = module.machine.handle(event)
         except Conflict:
             self._tidy(module)
             raise
-        [epoch] = [order.epoch for order in todo if isinstance(order, hot_swap.StartHost)]
-        held = module.held[epoch] = Held(lock=lock)
-        done = module.expect(epoch)
+        candidate = _candidate(module)
+        number = candidate.revision.number
+        if lock is not None:
+            module.revisions[number] = RevisionRecord(number=number, version=candidate.revision.version, lock=lock)
+        record = module.revisions[number]
+        module.changes[candidate.answer] = ModuleChange(
+            number=candidate.answer,
+            kind=kind,
+            version=record.version,
+            before=serving.version if serving is not None else None,
+            at=time.time(),
+        )
+        done = module.expect(candidate.answer)
         await self._perform(module, todo)
         await done
-        host = held.host
-        return {
-            "name": module.name,
-            "version": lock.module(module.name).version,
-            "previous": previous.version if previous else None,
-            "lock": lock.to_json(),
-            "node_id": host.node_id if host else None,
-            "warm": host.warm if host else False,
-            "milliseconds": {**held.milliseconds, "total": round((time.perf_counter() - start) * 1000, 3)},
-        }
+        return _report(name, record, serving.version if serving is not None else None, module.hosts_of(number), start)
 
     async def unload(self, name: str) -> None:
         """Ends a loaded module; returns when its last call has ended. Raises Conflict."""
-        module = self._modules[name]
-        todo = module.machine.handle(hot_swap.UnloadAsked())
-        [ticket] = [order.ticket for order in todo if isinstance(order, hot_swap.Unroute)]
+        module = self.modules[name]
+        todo = module.machine.handle(orders.UnloadAsked())
+        [ticket] = [order.ticket for order in todo if isinstance(order, orders.Unroute)]
         done = module.expect(ticket)
         await self._perform(module, todo)
         await done
 
-    async def route(self, name: str) -> Route:
-        """Where calls of a loaded module go; waits while it is being loaded or restarted. Raises NotFound."""
-        while (module := self._modules.get(name)) is not None:
-            if module.route is not None and not module.machine.serving_died:
-                return module.route
-            if module.machine.phase in ("empty", "unloading"):
-                break
-            await module.changed.wait()
-        raise NotFound("loaded module", name, sorted(self._modules)[:20])
+    async def keep_state(self, name: str, epoch: int, version: str, state: bytes) -> None:
+        """Keeps what a host exported. Raises Conflict where it is not the one that serves (any more), TooLarge."""
+        if len(state) > MAX_STATE_BYTES:
+            raise TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
+        module = self.modules.get(name)
+        if module is None or epoch not in module.machine.endpoints.serving:
+            raise Conflict(f"host {epoch} of {name} does not serve")
+        await self._book.keep(StateKept(name, _kept(module.held[epoch], version, state)))
 
     # -- performing
 
-    async def _handle(self, module: Module, event: hot_swap.Event) -> None:
+    async def handle(self, module: Module, event: orders.Event) -> None:
         """The one door: the machine decides, then its instructions are performed."""
         await self._perform(module, module.machine.handle(event))
 
-    async def _perform(self, module: Module, todo: Sequence[hot_swap.Instruction]) -> None:
+    async def _perform(self, module: Module, todo: Sequence[orders.Instruction]) -> None:
+        resumed = sum(isinstance(order, orders.Resume) for order in todo)
+        module.resuming += resumed
         for order in todo:
             match order:
-                case hot_swap.StartHost():
-                    held = module.held.setdefault(order.epoch, Held())
-                    held.starting = self._spawn(self._start_host(module, order, held))
-                case hot_swap.CheckHealth():
-                    self._spawn(self._check(module, order.epoch, module.held[order.epoch]))
-                case hot_swap.Route():
-                    self._spawn(self._route(module, order, module.held[order.epoch]))
-                case hot_swap.Unroute():
-                    module.route = None
+                case orders.StartHost():
+                    self._start(module, order)
+                case orders.CheckHealth():
+                    self.spawn(self._check(module, order.epoch, module.held[order.epoch]))
+                case orders.MoveState():
+                    module.moving = self.spawn(self._move(module, order))
+                case orders.Try():
+                    self.spawn(self._try(module, order.revision))
+                case orders.Route():
+                    self.spawn(self._route(module, order))
+                case orders.Unroute():
+                    self.board.withdraw(module.name)
                     await self._book.keep_for_sure(Unrouted(module.name))
                     await self._stop_lingering(module)
-                case hot_swap.Retire():
-                    self._spawn(self._retire(module, order.epoch, module.held[order.epoch]))
-                case hot_swap.StopHost() if order.after_s:
+                case orders.Retire():
+                    self.spawn(self._retire(module, order, module.held[order.epoch]))
+                case orders.Resume():
+                    await self._resume(module, module.held[order.epoch])
+                case orders.KeepWarm():
+                    self.spawn(self._keep_warm(module, order.revision))
+                case orders.StopHost() if order.after_s:
                     module.held[order.epoch].lingers = True
-                    self._spawn(self._stop_host(module, order.epoch, order.after_s))
-                case hot_swap.StopHost():
-                    await self._stop_host(module, order.epoch)
-                case hot_swap.Finished():
-                    module.finished(order.epoch)
-                case hot_swap.RolledBack():
-                    log.warning("module_rolled_back", module=module.name, error=str(order.error))
-                    module.given_up(order.epoch, order.error)
+                    self.spawn(self.stop_host(module, order.epoch, order.after_s))
+                case orders.StopHost():
+                    await self.stop_host(module, order.epoch)
+                case orders.Finished():
+                    module.finished(order.number)
+                case orders.RolledBack():
+                    self._rolled_back(module, order)
                 case _:
                     assert_never(order)
+        module.resuming -= resumed
+        self._publish(module)
         self._tidy(module)
-        module.announce()
+
+    def _publish(self, module: Module) -> None:
+        """Tells callers where calls go now."""
+        if module.machine.phase in ("empty", "unloading"):
+            self.board.withdraw(module.name)
+        elif not module.resuming:
+            self.board.publish(module.routes(self._settings.swap_canary_share))
 
     def _tidy(self, module: Module) -> None:
-        """Forgets a module that is not loaded any more, once its last host is gone."""
-        if module.machine.phase == "empty" and not module.held and self._modules.get(module.name) is module:
-            del self._modules[module.name]
+        """Forgets revisions that have no host, and a module that is not loaded any more once its last host is gone."""
+        machine = module.machine
+        known = {held.revision.number for held in module.held.values()}
+        known |= {each.number for each in (machine.serving, machine.previous) if each is not None}
+        known |= {machine.candidate.revision.number} if machine.candidate is not None else set()
+        module.revisions = {number: record for number, record in module.revisions.items() if number in known}
+        if machine.phase == "empty" and not module.held and self.modules.get(module.name) is module:
+            del self.modules[module.name]
 
-    async def _start_host(self, module: Module, order: hot_swap.StartHost, held: Held) -> None:
+    def _rolled_back(self, module: Module, order: orders.RolledBack) -> None:
+        log.warning("module_rolled_back", module=module.name, error=str(order.error))
+        change = module.changes.get(order.number)
+        if change is not None:
+            update = {"outcome": "rolled back", "why": str(order.error)}
+            self.spawn(self._book.keep_for_sure(ChangeEnded(module.name, change.model_copy(update=update))))
+        module.given_up(order.number, order.error)
+
+    # -- hosts
+
+    def _start(self, module: Module, order: orders.StartHost) -> None:
+        revision = module.revisions[order.revision]
+        manifest = self._core.release(module.name, order.version).manifest
+        held = module.held[order.epoch] = Held(revision, manifest)
+        held.starting = self.spawn(self._start_host(module, order, held))
+
+    async def _start_host(self, module: Module, order: orders.StartHost, held: Held) -> None:
         await asyncio.sleep(order.after_s)
-        error = await self._attempt(f"loading {module.name} {order.version}", self._prepare(module, order, held), held)
-        event = hot_swap.Failed(order.epoch, error) if error else hot_swap.Loaded(order.epoch)
+        change = module.changes.get(order.revision)
+        work = self._starter.prepare(order, held, change, lambda: self._heard_of_death(module, order.epoch))
+        error = await self._attempt(f"loading {module.name} {order.version}", work, held)
+        event = orders.Failed(order.epoch, error) if error else orders.Loaded(order.epoch)
         # In a task of its own: this one is cancelled where the host is stopped, and what follows must not be.
-        self._spawn(self._handle(module, event))
+        self.spawn(self.handle(module, event))
 
-    async def _attempt(self, what: str, work: Coroutine[Any, Any, None], held: Held) -> NoodleError | None:
-        """Does one stage of a load within the loading timeout; gives what went wrong, with where the time went."""
+    async def _attempt(
+        self, what: str, work: Coroutine[Any, Any, None], held: Held | None = None
+    ) -> NoodleError | None:
+        """Does one stage of a change within the loading timeout; gives what went wrong, with where the time went."""
         limit_ms = self._settings.module_loading_timeout_ms
         try:
             async with asyncio.timeout(limit_ms / 1000):
                 await work
         except TimeoutError:
-            spent = ", ".join(f"{stage} {taken:g} ms" for stage, taken in held.milliseconds.items())
+            stages = held.milliseconds if held is not None else {}
+            spent = ", ".join(f"{stage} {taken:g} ms" for stage, taken in stages.items())
             return DeadlineExceeded(f"{what} ({spent or 'no stage'} ended)", limit_ms)
         except NoodleError as error:
             return error
         except Exception as error:
-            # Whatever it is, somebody waits for this load, and the machine for its outcome.
-            log.exception("load_failed", what=what)
+            # Whatever it is, somebody waits for this change, and the machine for its outcome.
+            log.exception("change_failed", what=what)
             return Unavailable(f"{what} failed: {first_line(error)}")
         return None
-
-    async def _prepare(self, module: Module, order: hot_swap.StartHost, held: Held) -> None:
-        """Places, takes and loads one host; what it got so far is in `held`, whatever happens."""
-        lock = held.lock = held.lock or self._serving_lock(module)
-        manifest = self._core.release(module.name, order.version).manifest
-        with held.stage("place"):
-            node_id, group = await self._place(manifest, held)
-        with held.stage("host"):
-            host = held.host = await self._take_host(manifest, node_id, group)
-        host.death.add_done_callback(lambda _: self._spawn(self._host_died(module, order.epoch)))
-        record = HostRecord(
-            epoch=order.epoch,
-            version=order.version,
-            lock=lock,
-            actor=host.actor,
-            node_id=host.node_id,
-            allocation_id=held.allocation_id,
-            taken_at=time.time(),
-        )
-        with held.stage("keep"):
-            held.recording = self._spawn(self._record(module, record, held))
-            await asyncio.shield(held.recording)
-        with held.stage("send"):
-            artefacts = await self._artefacts_for(host, lock)
-        held.milliseconds |= await await_ref(
-            host.handle.load.remote(artefacts, manifest.entry_point, manifest.health_check)
-        )
-
-    def _serving_lock(self, module: Module) -> Lock:
-        """A host that died is replaced by one with the same lock, whatever has been published since."""
-        serving = self._core.load(module.name).serving
-        if serving is None:
-            raise NotFound("loaded module", module.name)
-        return serving.lock
-
-    async def _record(self, module: Module, record: HostRecord, held: Held) -> None:
-        await self._book.keep(HostTaken(module.name, record))
-        held.recorded = True
-
-    async def _place(self, manifest: Manifest, held: Held) -> tuple[str, str | None]:
-        """The node for a module, and the group that holds what it asks for, if it asks for anything."""
-        if manifest.resources is None:
-            return await self._choose_node(), None
-        asked = asyncio.create_task(self._allocator.allocate(manifest.resources, None, OWNER + manifest.name, None))
-        try:
-            allocation = await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            # The manager does not know that nobody waits any more: what it grants after all is given back.
-            asked.add_done_callback(self._give_back)
-            raise
-        held.allocation_id = allocation.id
-        return allocation.node_id, allocation.group
-
-    def _give_back(self, asked: asyncio.Task[Allocation]) -> None:
-        if not asked.cancelled() and asked.exception() is None:
-            self._spawn(self._release(asked.result().id))
-
-    async def _choose_node(self) -> str:
-        """For a module that holds nothing: an open node with a warm host, the one that has the fewest modules."""
-        nodes = [node.id for node in await self._allocator.nodes() if node.is_open]
-        if not nodes:
-            raise Unavailable("no node takes work now")
-        hosts = [host.node_id for load in self._core.loads() for host in load.hosts()]
-        ready = self._warm.nodes()
-        return min(nodes, key=lambda node_id: (node_id not in ready, hosts.count(node_id), node_id))
-
-    async def _take_host(self, manifest: Manifest, node_id: str, group: str | None) -> Host:
-        demand = manifest.resources
-        if demand is None or group is None or not demand.gpu_count:
-            return await self._warm.take(node_id)
-        # Ray gives a process its GPUs when it starts it, so this one starts within the group.
-        found = await asyncio.to_thread(ray_state.find_group, group)
-        options = {
-            "num_cpus": demand.cpus,
-            "num_gpus": demand.gpu_share or demand.gpus,
-            "memory": demand.memory or None,
-            "resources": dict(demand.custom) or None,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(found, placement_group_bundle_index=0),
-        }
-        return await start_host(str(self._settings.cache_dir), False, options)
-
-    async def _artefacts_for(self, host: Host, lock: Lock) -> list[tuple[str, str, bytes | None]]:
-        """What the host must load, in order, with bytes for those that its machine has not."""
-        missing = set(await await_ref(host.handle.missing.remote([module.sha256 for module in lock.modules])))
-        return [
-            (
-                module.name,
-                module.sha256,
-                await asyncio.to_thread(self._artefacts.get, module.sha256) if module.sha256 in missing else None,
-            )
-            for module in lock.modules
-        ]
 
     async def _check(self, module: Module, epoch: int, held: Held) -> None:
         async def check() -> None:
@@ -271,31 +227,39 @@ class ModuleLoader:
                 await await_ref(held.handle.check.remote())
 
         error = await self._attempt(f"the health check of {module.name}", check(), held)
-        await self._handle(module, hot_swap.Failed(epoch, error) if error else hot_swap.Healthy(epoch))
+        held.ready_at = time.monotonic()
+        await self.handle(module, orders.Failed(epoch, error) if error else orders.Healthy(epoch))
 
-    async def _route(self, module: Module, order: hot_swap.Route, held: Held) -> None:
-        await asyncio.sleep(order.after_s)
+    async def _retire(self, module: Module, order: orders.Retire, held: Held) -> None:
+        limit_s = self._settings.swap_drain_timeout_ms / 1000
         try:
-            with held.stage("route"):
-                await self._book.keep(HostRouted(module.name, order.epoch))
-        except NoodleError as error:
-            await self._handle(module, hot_swap.Failed(order.epoch, error))
-            return
-        record = self._core.load(module.name).host(order.epoch)
-        module.route = Route(module.name, record.version, order.epoch, held.handle)
-        await self._handle(module, hot_swap.Routed(order.epoch))
-
-    async def _retire(self, module: Module, epoch: int, held: Held) -> None:
-        try:
-            async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                await await_ref(held.handle.retire.remote())
+            async with asyncio.timeout(limit_s):
+                await await_ref(held.handle.retire.remote(order.whole))
+                if order.whole and held.manifest.state is not None and module.machine.serving is None:
+                    await self._keep_last_state(held)
         except TimeoutError:
-            log.warning("calls_cut_off", module=module.name, after_s=DRAIN_TIMEOUT_S)
-        except Unavailable as error:
-            log.warning("host_died_while_draining", module=module.name, error=str(error))
-        await self._handle(module, hot_swap.Drained(epoch))
+            log.warning("calls_cut_off", module=module.name, after_s=limit_s)
+        except NoodleError as error:
+            log.warning("host_not_emptied", module=module.name, error=str(error))
+        await self.handle(module, orders.Drained(order.epoch))
 
-    async def _stop_host(self, module: Module, epoch: int, after_s: float = 0.0) -> None:
+    async def _keep_last_state(self, held: Held) -> None:
+        """A module that is unloaded leaves its state to the next load."""
+        state = await await_ref(held.handle.export_state.remote())
+        await self._book.keep(StateKept(held.manifest.name, _kept(held, held.revision.version, state)))
+
+    async def _resume(self, module: Module, held: Held) -> None:
+        if module.moving is not None:
+            # It must not stop the host again that is resumed now.
+            module.moving.cancel()
+            await asyncio.wait([module.moving])
+            module.moving = None
+        try:
+            await await_ref(held.handle.resume.remote())
+        except Unavailable as error:
+            log.warning("host_not_resumed", module=module.name, error=str(error))  # its death is told apart
+
+    async def stop_host(self, module: Module, epoch: int, after_s: float = 0.0) -> None:
         """Ends a host at whatever stage it is, and frees what it holds."""
         if after_s:
             await asyncio.sleep(after_s)
@@ -306,17 +270,37 @@ class ModuleLoader:
             held.starting.cancel()
             await asyncio.wait([held.starting, *([held.recording] if held.recording else [])])
         if held.host is not None:
-            kill_host(held.host.handle)
+            await self._end(held)
         if held.allocation_id is not None:
-            await self._release(held.allocation_id)
+            await self._starter.release(held.allocation_id)
         if held.recorded:
             await self._book.keep_for_sure(HostGone(module.name, epoch))
         self._tidy(module)
 
+    async def _end(self, held: Held) -> None:
+        if held.manifest.runner == "serve":
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await await_ref(held.handle.close.remote())
+            except (NoodleError, TimeoutError) as error:
+                log.warning("application_not_closed", module=held.manifest.name, error=str(error))
+        kill_host(held.handle)
+
     async def _stop_lingering(self, module: Module) -> None:
         """A module that is unloaded has nowhere to send late calls on to: what waited for them ends now."""
         for epoch in [epoch for epoch, held in module.held.items() if held.lingers]:
-            await self._stop_host(module, epoch)
+            await self.stop_host(module, epoch)
+
+    def follow(self, module: Module, epoch: int, host: Host) -> None:
+        """Hears of the death of a host that was found again."""
+        host.death.add_done_callback(lambda _: self._heard_of_death(module, epoch))
+
+    async def release(self, allocation_id: str) -> None:
+        """Frees what no host has."""
+        await self._starter.release(allocation_id)
+
+    def _heard_of_death(self, module: Module, epoch: int) -> None:
+        self.spawn(self._host_died(module, epoch))
 
     async def _host_died(self, module: Module, epoch: int) -> None:
         held = module.held.get(epoch)
@@ -326,94 +310,115 @@ class ModuleLoader:
         if held.allocation_id is not None:
             # At once, not when the host is cleared away: its replacement may need the very place.
             allocation_id, held.allocation_id = held.allocation_id, None
-            await self._release(allocation_id)
-        await self._handle(module, hot_swap.HostDied(epoch))
+            await self._starter.release(allocation_id)
+        await self.handle(module, orders.HostDied(epoch, held.lived_s))
 
-    async def _release(self, allocation_id: str) -> None:
+    # -- changing versions
+
+    async def _route(self, module: Module, order: orders.Route) -> None:
+        await asyncio.sleep(order.after_s)
+        candidate, serving = _candidate(module), module.machine.serving
+        change = module.changes.get(candidate.answer)
+        if change is not None:
+            why = str(candidate.error or "")
+            change = change.model_copy(update={"outcome": "rolled back" if why else "done", "why": why})
+        keeps = serving is not None and candidate.error is None
+        event = RevisionRouted(
+            module.name,
+            module.revisions[order.revision],
+            module.revisions[serving.number] if serving is not None and keeps else None,
+            change,
+            module.moved,
+        )
         try:
-            await self._allocator.release(allocation_id)
-        except NotFound:
-            log.info("allocation_was_free", allocation=allocation_id)
-        except Unavailable as error:
-            # The next recovery releases what no host of ours holds.
-            log.warning("allocation_not_released", allocation=allocation_id, error=str(error))
-
-    # -- coming back, and going on
-
-    async def recover(self) -> None:
-        """Finds the hosts again that run, restarts those that should, and keeps warm ones in stock from then on."""
-        living = await self._living_hosts()
-        for load in self._core.loads():
-            await self._recover_load(load, living)
-        for host, module_name in living.values():
-            if module_name:
-                kill_host(host.handle)
-            else:
-                self._warm.adopt(host)
-        self._spawn(self._release_orphans())
-        self._spawn(self._restock_for_ever())
-
-    async def _living_hosts(self) -> dict[str, tuple[Host, str]]:
-        """The module hosts that answer, by the name of their actor, each with the module it has in it."""
-        actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-        names = [entry["name"] for entry in actors if entry["namespace"] == NAMESPACE]
-        found = await asyncio.gather(*(self._find_host(name) for name in names if name.startswith(PREFIX)))
-        return {entry[0].actor: entry for entry in found if entry is not None}
-
-    async def _find_host(self, actor: str) -> tuple[Host, str] | None:
-        try:
-            handle = ray.get_actor(actor, NAMESPACE)
-            async with asyncio.timeout(PING_TIMEOUT_S):
-                answer = await await_ref(handle.ping.remote())
-                return await reach_host(actor, handle, warm=True), answer["module"]
-        except (ValueError, Unavailable, TimeoutError) as error:
-            log.warning("host_does_not_answer", actor=actor, error=str(error))
-            return None
-
-    async def _recover_load(self, load: Load, living: dict[str, tuple[Host, str]]) -> None:
-        """Routes to the host that serves, or has it restarted where it is gone; ends hosts that were on their way."""
-        serving = load.serving
-        machine = hot_swap.HotSwap(load.name, next_epoch=max(host.epoch for host in load.hosts()) + 1)
-        module = self._modules[load.name] = Module(machine)
-        for record in load.hosts():
-            found = living.pop(record.actor, None)
-            host = found[0] if found else None
-            module.held[record.epoch] = Held(host, record.allocation_id, record.lock, recorded=True)
-        for record in load.others:
-            self._spawn(self._stop_host(module, record.epoch))
-        if serving is None:
+            await self._book.keep(event)
+        except NoodleError as error:
+            await self.handle(module, orders.StageFailed(order.revision, error))
             return
-        machine.serving = hot_swap.Hosted(serving.epoch, serving.version)
-        host = module.held[serving.epoch].host
-        if host is None:
-            self._spawn(self._host_died(module, serving.epoch))
-            return
-        module.route = Route(load.name, serving.version, serving.epoch, host.handle)
-        host.death.add_done_callback(lambda _: self._spawn(self._host_died(module, serving.epoch)))
+        module.moved = None
+        module.scaler = Scaler(self._core.release(module.name, candidate.revision.version).manifest.replicas)
+        await self.handle(module, orders.Routed(order.revision))
 
-    async def _release_orphans(self) -> None:
-        """Frees what a registry before this one got for a host, and died before it could note that down."""
-        try:
-            allocations = await self._allocator.allocations()
-        except Unavailable as error:
-            log.warning("orphans_not_looked_for", error=str(error))
+    async def _move(self, module: Module, order: orders.MoveState) -> None:
+        self._publish(module)  # callers wait from now on
+        module.moved = None
+        error = await self._attempt(f"moving the state of {module.name}", self._move_state(module, order))
+        module.moving = None
+        # In a task of its own: this one is cancelled where a host is resumed, which what follows may order.
+        event = orders.StageFailed(order.revision, error) if error else orders.Moved(order.revision)
+        self.spawn(self.handle(module, event))
+
+    async def _move_state(self, module: Module, order: orders.MoveState) -> None:
+        if order.source is not None:
+            source = module.held[order.source]
+            await await_ref(source.handle.retire.remote(True))
+            state = await await_ref(source.handle.export_state.remote())
+            if len(state) > MAX_STATE_BYTES:
+                raise TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
+            kept: KeptState | None = _kept(source, source.revision.version, state)
+        else:
+            kept = await self._book.state(module.name)
+        target = module.held[order.target]
+        spec = target.manifest.state
+        if kept is None or spec is None:
             return
-        known = {host.allocation_id for load in self._core.loads() for host in load.hosts()}
-        known |= {held.allocation_id for module in self._modules.values() for held in module.held.values()}
-        for allocation in allocations:
-            if allocation.owner.startswith(OWNER) and allocation.id not in known:
-                await self._release(allocation.id)
+        if not spec.can_read(kept.schema_version):
+            log.warning("state_left_behind", module=module.name, version=target.revision.version)  # it was forced
+            return
+        await await_ref(target.handle.import_state.remote(kept.state, kept.version))
+        module.moved = kept
+
+    async def _try(self, module: Module, revision: int) -> None:
+        machine = module.machine
+        is_canary = machine.candidate is not None
+        other = machine.serving if is_canary else machine.previous
+        old = module.hosts_of(other.number) if other is not None else []
+        trial = Trial(self._settings.swap_canary_calls, self._settings.swap_canary_timeout_ms / 1000)
+        judgement = await judge(trial, module.hosts_of(revision), old)
+        if judgement.problem:
+            version = module.revisions[revision].version if revision in module.revisions else ""
+            error = ModuleFailed(module.name, f"{version} does worse than the version before: {judgement.problem}")
+            await self.handle(module, orders.StageFailed(revision, error))
+        else:
+            await self.handle(module, orders.Judged(revision))
+
+    async def _keep_warm(self, module: Module, revision: int) -> None:
+        await until_idle(module.hosts_of(revision), self._settings.module_keep_warm_ms / 1000)
+        await self.handle(module, orders.Expired(revision))
+
+    # -- going on
+
+    def go_on(self) -> None:
+        """From now on keeps warm hosts in stock, and as many hosts of each module as its calls need."""
+        self.spawn(self._restock_for_ever())
+        self.spawn(self._scale_for_ever())
 
     async def _restock_for_ever(self) -> None:
         while True:
             try:
                 nodes = await self._allocator.nodes()
-                await self._warm.restock(node.id for node in nodes if node.is_open)
+                await self.warm.restock(node.id for node in nodes if node.is_open)
             except Unavailable as error:
                 log.warning("warm_hosts_not_restocked", error=str(error))
-            await asyncio.sleep(RESTOCK_INTERVAL_S)
+            await self.warm.wanted(RESTOCK_INTERVAL_S)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    async def _scale_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SCALE_INTERVAL_S)
+            for module in list(self.modules.values()):
+                await self._scale(module)
+
+    async def _scale(self, module: Module) -> None:
+        serving, scaler = module.machine.serving, module.scaler
+        if serving is None or scaler is None or scaler.limits.min == scaler.limits.max:
+            return
+        stats = await calls_of(module.hosts_of(serving.number))
+        wanted = scaler.wanted(stats.in_flight, serving.wanted, time.monotonic())
+        if wanted != serving.wanted and serving is module.machine.serving:
+            log.info("module_scaled", module=module.name, hosts=wanted, before=serving.wanted)
+            await self.handle(module, orders.ReplicasAsked(wanted))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -423,3 +428,32 @@ class ModuleLoader:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task_failed", error=repr(error), exc_info=error)
+
+
+def _candidate(module: Module) -> Candidate:
+    """Raises Conflict where there is none: what was asked came to nothing at once."""
+    candidate = module.machine.candidate
+    if candidate is None:
+        raise NotFound("change", module.name)
+    return candidate
+
+
+def _kept(held: Held, version: str, state: bytes) -> KeptState:
+    schema = held.manifest.state.schema_version if held.manifest.state is not None else 1
+    return KeptState(version=version, schema_version=schema, state=state, at=time.time())
+
+
+def _report(name: str, record: RevisionRecord, before: str | None, hosts: list[Held], start: float) -> dict[str, Any]:
+    """What whoever asked for a change is told. The stages are those of the host that took longest."""
+    slowest = max(hosts, key=lambda held: sum(held.milliseconds.values()), default=None)
+    stages = dict(slowest.milliseconds) if slowest is not None else {}
+    return {
+        "name": name,
+        "version": record.version,
+        "previous": before,
+        "lock": record.lock.to_json(),
+        "node_id": slowest.host.node_id if slowest is not None and slowest.host is not None else None,
+        "hosts": len(hosts),
+        "warm": all(held.host is not None and held.host.warm for held in hosts),
+        "milliseconds": {**stages, "total": round((time.perf_counter() - start) * 1000, 3)},
+    }

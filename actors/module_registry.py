@@ -12,23 +12,28 @@ import structlog
 from noodle_ray.actors.allocator import NodeManagerAllocator
 from noodle_ray.actors.artefact_store import ArtefactStore
 from noodle_ray.actors.module_loader import ModuleLoader
+from noodle_ray.actors.module_recovery import recover
 from noodle_ray.actors.names import MODULE_REGISTRY
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.errors import Conflict, Incompatible, Unavailable
-from noodle_ray.modules import swap as hot_swap
 from noodle_ray.modules.artefact import read_artefact
-from noodle_ray.modules.call_route import Route
+from noodle_ray.modules.call_route import Routes
 from noodle_ray.modules.catalogue import Target
 from noodle_ray.modules.graph import module_graph
+from noodle_ray.modules.load import RevisionRecord
 from noodle_ray.modules.manifest import normalise_name
 from noodle_ray.modules.ports import Allocator
-from noodle_ray.modules.registry import HostRecord, Publish, Yank
+from noodle_ray.modules.registry import Publish, StateKept, Yank
 from noodle_ray.modules.release import Lock, Release
 from noodle_ray.modules.resolver import DependencyResolver
+from noodle_ray.modules.swap_messages import LoadAsked, RollbackAsked, SwapAsked
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
 
 log = structlog.get_logger()
+
+ROUTE_TIMEOUTS = 2
+"""So many loading timeouts a call waits for a host: for one that is tried in vain, and for its replacement."""
 
 
 class ModuleRegistry:
@@ -44,7 +49,8 @@ class ModuleRegistry:
         self._artefacts = ArtefactStore(settings.state_dir / "artefacts")
         self._loader = ModuleLoader(settings, self._allocator, self._book, self._artefacts)
         await self._book.recover()
-        await self._loader.recover()
+        await recover(self._loader, self._book, self._allocator)
+        self._loader.go_on()
 
     # -- publishing
 
@@ -83,15 +89,20 @@ class ModuleRegistry:
 
     def _summary(self, name: str) -> dict[str, Any]:
         releases = self._core.releases(name)
-        serving = self._loader.serving(name)
+        load = next((load for load in self._core.loads() if load.name == name), None)
+        serving = load.serving if load is not None else None
+        hosts = load.serving_hosts() if load is not None and serving is not None else []
         return {
             "name": name,
             "versions": [release.manifest.version for release in releases],
             "description": releases[0].manifest.description,
             "loaded": serving.version if serving else None,
+            "previous": load.previous.version if load is not None and load.previous is not None else None,
             "phase": self._loader.phase(name),
-            "node_id": serving.node_id if serving else None,
+            "node_id": hosts[0].node_id if hosts else None,
+            "nodes": [host.node_id for host in hosts],
             "lock": serving.lock.versions() if serving else None,
+            "changes": [change.to_json() for change in load.changes] if load is not None else [],
         }
 
     async def resolve(self, requirements: dict[str, str], minimal_change: bool = False) -> dict[str, Any]:
@@ -124,17 +135,23 @@ class ModuleRegistry:
 
     # -- loading
 
-    async def load(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
+    async def load(
+        self, name: str, constraint: str = "", minimal_change: bool = False, fresh: bool = False
+    ) -> dict[str, Any]:
         """Loads the newest version that satisfies the constraint, with what it needs, and routes calls to it.
 
-        `minimal_change`: as for `resolve`.
+        `minimal_change`: as for `resolve`. `fresh`: a state that was left by an unload is forgotten.
 
         Raises NotFound, Unresolvable, Conflict (it is loaded), DoesNotFit, DeadlineExceeded, ModuleFailed.
         """
         start = time.perf_counter()
         name = self._core.releases(name)[0].name
         lock = await self._resolve({name: constraint}, self._kept(minimal_change))
-        return await self._loader.change(name, hot_swap.LoadAsked(lock.module(name).version), lock, start)
+        manifest = self._core.release(name, lock.module(name).version).manifest
+        if fresh and self._loader.phase(name) == "empty":
+            await self._book.keep(StateKept(name, None))
+        event = LoadAsked(manifest.version, manifest.replicas.min, manifest.state is not None)
+        return await self._loader.change(name, "load", event, lock, start)
 
     async def swap(
         self, name: str, constraint: str = "", minimal_change: bool = False, force: bool = False
@@ -151,7 +168,35 @@ class ModuleRegistry:
         if lock.modules == serving.lock.modules:
             raise Conflict(f"{name} {serving.version} runs already, with the same dependencies")
         self._check_swap(name, lock.module(name).version, force)
-        return await self._loader.change(name, hot_swap.SwapAsked(lock.module(name).version), lock, start)
+        return await self._loader.change(name, "swap", self._swap_to(name, serving, lock), lock, start)
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        """Goes back to the version that ran before the last swap, at once where it is still warm.
+
+        Raises Conflict where there is none, or it cannot read the state of what runs; then that goes on.
+        """
+        start = time.perf_counter()
+        name, serving = self._loaded(name)
+        previous = self._core.load(name).previous
+        if previous is None:
+            raise Conflict(f"{name} {serving.version} has no version before it to go back to")
+        if self._loader.is_warm(name):
+            return await self._loader.change(name, "rollback", RollbackAsked(), None, start)
+        event = self._swap_to(name, serving, previous.lock)
+        if event.stateful and not self._reads(name, previous.version, serving.version):
+            raise Conflict(f"{name} {previous.version} cannot read the state of {serving.version}")
+        return await self._loader.change(name, "rollback", event, previous.lock, start)
+
+    def _swap_to(self, name: str, serving: RevisionRecord, lock: Lock) -> SwapAsked:
+        manifest = self._core.release(name, lock.module(name).version).manifest
+        reversible = self._reads(name, serving.version, manifest.version)
+        return SwapAsked(manifest.version, manifest.replicas.min, manifest.state is not None, reversible)
+
+    def _reads(self, name: str, version: str, other: str) -> bool:
+        """Whether a version could go on from the state of another."""
+        spec = self._core.release(name, version).manifest.state
+        theirs = self._core.release(name, other).manifest.state
+        return spec is None or theirs is None or spec.can_read(theirs.schema_version)
 
     def _check_swap(self, name: str, version: str, force: bool) -> None:
         try:
@@ -167,24 +212,35 @@ class ModuleRegistry:
         self._core.check_unload(name)
         await self._loader.unload(name)
 
-    async def route(self, name: str) -> Route:
-        """Where calls of a loaded module go; waits for it while it is being loaded or restarted.
+    async def keep_state(self, name: str, epoch: int, version: str, state: bytes) -> None:
+        """Keeps what a host's module goes on from, if the host dies. Raises Conflict where it does not serve."""
+        await self._loader.keep_state(name, epoch, version, state)
 
-        Raises NotFound where it is not loaded, Unavailable where it does not come (back) in time.
+    # -- calls
+
+    async def routes(self, name: str, avoid: Sequence[int] = ()) -> Routes:
+        """Where calls of a loaded module go, once it has a host beside those of these epochs.
+
+        Waits while it is being loaded, moved or restarted. Raises NotFound where it is not loaded, Unavailable where
+        it does not come (back) in time.
         """
         name = normalise_name(name)
         try:
-            async with asyncio.timeout(self._settings.module_loading_timeout_ms / 1000):
-                return await self._loader.route(name)
+            async with asyncio.timeout(ROUTE_TIMEOUTS * self._settings.module_loading_timeout_ms / 1000):
+                return await self._loader.board.find(name, avoid)
         except TimeoutError:
             raise Unavailable(f"{name} is being loaded or restarted and not ready for calls yet") from None
+
+    async def news(self, known: dict[str, int]) -> dict[str, Routes | None]:
+        """The routes that changed since those with these numbers; waits a while for some to change."""
+        return await self._loader.board.news(known)
 
     async def ping(self) -> str:
         return MODULE_REGISTRY
 
-    def _loaded(self, name: str) -> tuple[str, HostRecord]:
-        """The module's name as it is spelt, and its serving host. Raises NotFound, Conflict."""
+    def _loaded(self, name: str) -> tuple[str, RevisionRecord]:
+        """The module's name as it is spelt, and its serving revision. Raises NotFound, Conflict."""
         load = self._core.load(name)
-        if load.serving is None or not self._loader.is_known(load.name):
+        if load.serving is None or self._loader.phase(load.name) == "empty":
             raise Conflict(f"{load.name} is being loaded or unloaded")
         return load.name, load.serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from noodle_ray.errors import NotFound, Unavailable
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.gateway.ports import Ports
+from noodle_ray.modules.call_route import CallTarget
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -178,16 +179,25 @@ class ActorModules:
     async def resolve(self, requirements: dict[str, str], minimal_change: bool) -> dict[str, Any]:
         return dict(await self._registry.ask("resolve", requirements, minimal_change))
 
-    async def load(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
-        return dict(await self._registry.ask("load", name, constraint, minimal_change))
+    async def load(self, name: str, constraint: str, minimal_change: bool, fresh: bool) -> dict[str, Any]:
+        return dict(await self._registry.ask("load", name, constraint, minimal_change, fresh))
 
-    async def call(self, name: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def call(self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return await self._calls().call(target, args, kwargs)
+
+    def stream(self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
+        return self._calls().stream(target, args, kwargs)
+
+    def _calls(self) -> ModuleCaller:
         if self._caller is None:
             self._caller = ModuleCaller(self._registry.handle)
-        return await self._caller.call(name, function, args, kwargs)
+        return self._caller
 
     async def swap(self, name: str, constraint: str, minimal_change: bool, force: bool) -> dict[str, Any]:
         return dict(await self._registry.ask("swap", name, constraint, minimal_change, force))
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        return dict(await self._registry.ask("rollback", name))
 
     async def unload(self, name: str) -> None:
         await self._registry.ask("unload", name)

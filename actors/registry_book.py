@@ -6,8 +6,9 @@ import asyncio
 
 import structlog
 
-from noodle_ray.errors import Unavailable
-from noodle_ray.modules.registry import Event, Recovered, Registry
+from noodle_ray.errors import CorruptData, InvalidInput, Unavailable
+from noodle_ray.modules.load import KeptState
+from noodle_ray.modules.registry import STATES, Event, Recovered, Registry
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
 
@@ -30,6 +31,16 @@ class RegistryBook:
             asyncio.to_thread(self._database.load, "modules"), asyncio.to_thread(self._database.load, "loads")
         )
         self.core.handle(Recovered(*rows))
+
+    async def state(self, name: str) -> KeptState | None:
+        """What a module goes on from. Raises CorruptData, Unavailable."""
+        row = await asyncio.to_thread(self._database.find, STATES, name)
+        if row is None:
+            return None
+        try:
+            return KeptState.parse(dict(row))
+        except InvalidInput as error:
+            raise CorruptData(f"the kept row {name!r} of {STATES} cannot be read: {error}") from error
 
     async def keep(self, event: Event) -> None:
         """Decides, writes, and only then changes what is known; one at a time, in that order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,54 +74,70 @@ def kill_host(handle: Any) -> None:
 
 
 class WarmHosts:
-    """One started, empty host for each node. They hold nothing of Ray's resources."""
+    """So many started, empty hosts for each node. They hold nothing of Ray's resources."""
 
-    def __init__(self, cache_dir: str) -> None:
-        self._cache_dir = cache_dir
-        self._ready: dict[str, Host] = {}
+    def __init__(self, cache_dir: str, count: int) -> None:
+        self._cache_dir, self._count = cache_dir, count
+        self._ready: dict[str, list[Host]] = {}
         self._filling: dict[str, asyncio.Event] = {}
-        self._starting: set[str] = set()
+        self._taken = asyncio.Event()
 
     def nodes(self) -> set[str]:
         """The nodes that have a host ready."""
-        return set(self._ready)
+        return {node_id for node_id, hosts in self._ready.items() if hosts}
 
     async def take(self, node_id: str) -> Host:
-        """The node's warm host if it has one or is about to, or else one that is started now. Raises Unavailable."""
-        if node_id in self._filling:
+        """A warm host of the node if it has one or is about to, or else one that is started now. Raises Unavailable."""
+        if not self._ready.get(node_id) and node_id in self._filling:
             await self._filling[node_id].wait()
-        host = self._ready.pop(node_id, None)
-        return host if host is not None else await self._start(node_id, warm=False)
+        self._taken.set()
+        if hosts := self._ready.get(node_id):
+            return hosts.pop(0)
+        return await self._start(node_id, warm=False)
 
     def adopt(self, host: Host) -> None:
-        """Takes an empty host into the pool; ends it where its node has one."""
-        if host.node_id in self._ready:
+        """Takes an empty host into the pool; ends it where its node has enough."""
+        hosts = self._ready.setdefault(host.node_id, [])
+        if len(hosts) >= self._count:
             kill_host(host.handle)
             return
-        self._ready[host.node_id] = host
+        hosts.append(host)
         host.death.add_done_callback(lambda _: self._forget(host))
 
     def _forget(self, host: Host) -> None:
-        if self._ready.get(host.node_id) is host:
-            del self._ready[host.node_id]
+        hosts = self._ready.get(host.node_id, [])
+        if host in hosts:
+            hosts.remove(host)
+            self._taken.set()
+
+    async def wanted(self, within_s: float) -> None:
+        """Returns when a host was taken, or after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._taken.wait()
 
     async def restock(self, node_ids: Iterable[str]) -> None:
-        """Starts a host on every node that has none, and ends those of nodes that take no more work."""
+        """Starts hosts on every node that has too few, and ends those of nodes that take no more work."""
+        self._taken.clear()
         wanted = set(node_ids)
         for node_id in sorted(self._ready.keys() - wanted):
-            kill_host(self._ready.pop(node_id).handle)
-        await asyncio.gather(*(self._fill(node_id) for node_id in sorted(wanted - self._ready.keys())))
+            for host in self._ready.pop(node_id):
+                kill_host(host.handle)
+        await asyncio.gather(*(self._fill(node_id) for node_id in sorted(wanted)))
 
     async def _fill(self, node_id: str) -> None:
-        filled = self._filling[node_id] = asyncio.Event()
+        """One after the other: to start several at once makes none of them sooner ready."""
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                self.adopt(await self._start(node_id, warm=True))
+            while len(self._ready.get(node_id, [])) < self._count:
+                filled = self._filling[node_id] = asyncio.Event()
+                try:
+                    async with asyncio.timeout(START_TIMEOUT_S):
+                        self.adopt(await self._start(node_id, warm=True))
+                finally:
+                    del self._filling[node_id]
+                    filled.set()
         except (NoodleError, TimeoutError) as error:
             log.warning("no_warm_host", node=node_id, error=str(error) or "it did not start in time")
-        finally:
-            del self._filling[node_id]
-            filled.set()
 
     async def _start(self, node_id: str, warm: bool) -> Host:
         strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)

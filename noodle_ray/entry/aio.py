@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -15,17 +14,15 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from noodle_ray.actors import ray_state
 from noodle_ray.actors.names import FUSION_APP
 from noodle_ray.actors.ports import (
-    ActorModules,
     ActorNodes,
     ActorResources,
     ActorServices,
     AppFusion,
 )
 from noodle_ray.entry.keeping import Kept
+from noodle_ray.entry.modules import AsyncModules
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
-from noodle_ray.modules.artefact import pack_module
-from noodle_ray.modules.graph import ModuleGraph
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -218,58 +215,6 @@ class AsyncCluster:
     async def explain(self, allocation_id: str) -> Explanation:
         """Which nodes were considered for it, with their scores."""
         return await self._resources.explain(allocation_id)
-
-
-class AsyncModules:
-    """The module registry."""
-
-    def __init__(self) -> None:
-        self._registry = ActorModules()
-
-    async def publish(self, module: Path | str | bytes) -> dict[str, Any]:
-        """Publishes a module's directory, wheel, or packed archive. The same content twice is no error."""
-        archive = module if isinstance(module, bytes) else pack_module(Path(module))
-        return await self._registry.publish(archive)
-
-    async def list(self) -> Sequence[dict[str, Any]]:
-        return await self._registry.modules()
-
-    async def describe(self, name: str) -> dict[str, Any]:
-        return await self._registry.describe(name)
-
-    async def graph(self) -> ModuleGraph:
-        """Who needs whom: of each module the loaded version, else the newest."""
-        return ModuleGraph.parse(await self._registry.graph())
-
-    async def resolve(self, requirements: Mapping[str, str], minimal_change: bool = False) -> dict[str, Any]:
-        """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable, which explains.
-
-        `minimal_change`: what is loaded already comes before newer versions, where it will do; so for `load`, `swap`.
-        """
-        return await self._registry.resolve(dict(requirements), minimal_change)
-
-    async def load(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
-        return await self._registry.load(name, constraint, minimal_change)
-
-    async def call(self, name: str, function: str, *args: Any, **kwargs: Any) -> Any:
-        """Calls a function of a loaded module. Raises ModuleFailed with the module's own traceback."""
-        return await self._registry.call(name, function, list(args), kwargs)
-
-    async def swap(
-        self, name: str, constraint: str = "", minimal_change: bool = False, force: bool = False
-    ) -> dict[str, Any]:
-        """Replaces the running version; calls in flight end on the old one.
-
-        Raises Incompatible where callers of the running version would stumble over the new one, unless `force`.
-        """
-        return await self._registry.swap(name, constraint, minimal_change, force)
-
-    async def unload(self, name: str) -> None:
-        await self._registry.unload(name)
-
-    async def yank(self, name: str, version: str) -> dict[str, Any]:
-        """Takes a version out of future resolutions; what runs goes on."""
-        return await self._registry.yank(name, version)
 
 
 class AsyncFusion:

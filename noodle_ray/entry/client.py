@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,10 +15,10 @@ from noodle_ray.entry.aio import AsyncCluster, Held
 from noodle_ray.entry.cluster_file import read_cluster, token_path
 from noodle_ray.entry.keeping import Kept
 from noodle_ray.entry.loop_thread import LoopThread
+from noodle_ray.entry.modules import Modules
 from noodle_ray.entry.ray_connection import open_connection, use_token
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
-from noodle_ray.modules.graph import ModuleGraph
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -65,7 +64,7 @@ class Cluster:
         self._owns_ray = owns_ray
         self._loop = LoopThread("noodle-ray-client")
         self.aio = AsyncCluster()
-        self.modules = Modules(self)
+        self.modules = Modules(self._loop, self.aio.modules)
         self.fusion = Fusion(self)
         self.services = Services(self)
 
@@ -196,57 +195,6 @@ class Cluster:
     def explain(self, allocation_id: str) -> Explanation:
         """Which nodes were considered for it, with their scores."""
         return self._loop.run(self.aio.explain(allocation_id))
-
-
-class Modules:
-    """The module registry, synchronous."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._run, self._aio = cluster._loop.run, cluster.aio.modules
-
-    def publish(self, module: Path | str | bytes) -> dict[str, Any]:
-        """Publishes a module's directory, wheel, or packed archive. The same content twice is no error."""
-        return self._run(self._aio.publish(module))
-
-    def list(self) -> Sequence[dict[str, Any]]:
-        return self._run(self._aio.list())
-
-    def describe(self, name: str) -> dict[str, Any]:
-        return self._run(self._aio.describe(name))
-
-    def graph(self) -> ModuleGraph:
-        """Who needs whom: of each module the loaded version, else the newest."""
-        return self._run(self._aio.graph())
-
-    def resolve(self, requirements: Mapping[str, str], minimal_change: bool = False) -> dict[str, Any]:
-        """The lock that satisfies them: exact versions in the order of loading. Raises Unresolvable, which explains.
-
-        `minimal_change`: what is loaded already comes before newer versions, where it will do; so for `load`, `swap`.
-        """
-        return self._run(self._aio.resolve(requirements, minimal_change))
-
-    def load(self, name: str, constraint: str = "", minimal_change: bool = False) -> dict[str, Any]:
-        return self._run(self._aio.load(name, constraint, minimal_change))
-
-    def call(self, name: str, function: str, *args: Any, **kwargs: Any) -> Any:
-        """Calls a function of a loaded module. Raises ModuleFailed with the module's own traceback."""
-        return self._run(self._aio.call(name, function, *args, **kwargs))
-
-    def swap(
-        self, name: str, constraint: str = "", minimal_change: bool = False, force: bool = False
-    ) -> dict[str, Any]:
-        """Replaces the running version; calls in flight end on the old one.
-
-        Raises Incompatible where callers of the running version would stumble over the new one, unless `force`.
-        """
-        return self._run(self._aio.swap(name, constraint, minimal_change, force))
-
-    def unload(self, name: str) -> None:
-        self._run(self._aio.unload(name))
-
-    def yank(self, name: str, version: str) -> dict[str, Any]:
-        """Takes a version out of future resolutions; what runs goes on."""
-        return self._run(self._aio.yank(name, version))
 
 
 class Fusion:

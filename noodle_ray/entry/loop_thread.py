@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,7 +27,27 @@ class LoopThread:
             running.cancel()  # where the caller was interrupted, its work is not to go on unseen
             raise
 
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """The items, one by one as they are asked for; what is left over is closed when the caller has had enough."""
+        try:
+            while True:
+                try:
+                    yield self.run(_next(items))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if isinstance(items, AsyncGenerator):
+                self.run(_close(items))
+
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _next(items: AsyncIterator[T]) -> T:
+    return await anext(items)
+
+
+async def _close(items: AsyncGenerator[T, None]) -> None:
+    await items.aclose()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 from pydantic import Field
 from starlette.datastructures import UploadFile
+from starlette.responses import StreamingResponse
 
 from noodle_ray.base_model import Model
 from noodle_ray.errors import (
+    CallInterrupted,
     Conflict,
     DeadlineExceeded,
     DoesNotFit,
@@ -19,16 +21,19 @@ from noodle_ray.errors import (
     InvalidInput,
     LimitReached,
     ModuleFailed,
+    NoodleError,
     NotFound,
     Unresolvable,
 )
 from noodle_ray.gateway.bodies import MULTIPART, UNREADABLE, JsonRoute, require_content_type
 from noodle_ray.gateway.errors import documented
 from noodle_ray.gateway.parts import ModuleId, PortsOf, VersionId
+from noodle_ray.modules.call_route import CallTarget
 from noodle_ray.modules.graph import ModuleGraph
 
 router = APIRouter(prefix="/api/modules", tags=["modules"], route_class=JsonRoute)
 
+LINES = "application/x-ndjson"
 ARCHIVES = ("application/zip", "application/octet-stream")
 Wanted = Annotated[
     str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9][A-Za-z0-9._-]*\])?$")
@@ -66,6 +71,12 @@ class Selection(Model):
     minimal_change: bool = False
 
 
+class FirstLoad(Selection):
+    """Which versions will do. `fresh`: a state that an unload left is forgotten."""
+
+    fresh: bool = False
+
+
 class Replacement(Selection):
     """Which version is to replace what runs. `force`: also where callers of what runs would stumble over it."""
 
@@ -73,11 +84,20 @@ class Replacement(Selection):
 
 
 class Call(Model):
-    """A function of the module, and what to call it with."""
+    """A function of the module, and what to call it with.
+
+    Calls of one `session` that one gateway gets run one after the other, on one host as long as that is there.
+    `version` is a constraint: only running versions that satisfy it are called.
+    """
 
     function: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
     args: list[Any] = Field(default_factory=list)
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    session: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    version: Constraint | None = None
+
+    def target(self, name: str) -> CallTarget:
+        return CallTarget(name, self.function, self.session, self.version)
 
 
 class CallResult(Model):
@@ -163,10 +183,10 @@ async def unload(ports: PortsOf, name: ModuleId) -> None:
     | documented(NotFound, Conflict, Unresolvable, DoesNotFit, LimitReached, ModuleFailed, DeadlineExceeded),
 )
 async def load(
-    ports: PortsOf, name: ModuleId, request: Annotated[Selection, Body(openapi_examples=_LOAD_EXAMPLES)]
+    ports: PortsOf, name: ModuleId, request: Annotated[FirstLoad, Body(openapi_examples=_LOAD_EXAMPLES)]
 ) -> dict[str, Any]:
     """Places a host for it and loads the newest version that satisfies the constraint."""
-    return await ports.modules.load(name, request.constraint, request.minimal_change)
+    return await ports.modules.load(name, request.constraint, request.minimal_change, request.fresh)
 
 
 @router.post(
@@ -178,29 +198,78 @@ async def load(
 async def swap(
     ports: PortsOf, name: ModuleId, request: Annotated[Replacement, Body(openapi_examples=_LOAD_EXAMPLES)]
 ) -> dict[str, Any]:
-    """Replaces the running version; calls in flight end on the old one. One that would break callers is refused."""
+    """Replaces the running version; calls in flight end on the old one.
+
+    A version that would break callers is refused, one that does worse than the old one is rolled back.
+    """
     return await ports.modules.swap(name, request.constraint, request.minimal_change, request.force)
+
+
+@router.post(
+    "/{name}/rollback",
+    summary="Go back to the version before",
+    responses=documented(NotFound, Conflict, DoesNotFit, ModuleFailed, DeadlineExceeded),
+)
+async def rollback(ports: PortsOf, name: ModuleId) -> dict[str, Any]:
+    """Goes back to the version that ran before the last swap: at once where it is still warm."""
+    return await ports.modules.rollback(name)
 
 
 @router.post(
     "/{name}/call",
     summary="Call a function of a loaded module",
-    responses=UNREADABLE | documented(NotFound, Conflict, ModuleFailed, DeadlineExceeded),
+    responses=UNREADABLE | documented(NotFound, Conflict, ModuleFailed, CallInterrupted, DeadlineExceeded),
 )
 async def call(
     ports: PortsOf, name: ModuleId, request: Annotated[Call, Body(openapi_examples=_CALL_EXAMPLES)]
 ) -> CallResult:
     """What the function returns must be JSON; over the Python client it may be any value."""
-    result = await ports.modules.call(name, request.function, request.args, request.kwargs)
-    _require_json(name, result)
+    result = await ports.modules.call(request.target(name), request.args, request.kwargs)
+    _as_json(name, result)
     return CallResult(result=result)
 
 
-def _require_json(name: str, result: object) -> None:
+@router.post(
+    "/{name}/stream",
+    summary="Stream what a generator of a loaded module yields",
+    response_class=StreamingResponse,
+    responses=UNREADABLE
+    | documented(NotFound, Conflict, ModuleFailed, CallInterrupted, DeadlineExceeded)
+    | {200: {"content": {LINES: {}}, "description": "One JSON value a line, as they are made"}},
+)
+async def stream(
+    ports: PortsOf, name: ModuleId, request: Annotated[Call, Body(openapi_examples=_CALL_EXAMPLES)]
+) -> StreamingResponse:
+    """One line of JSON for each item, as it is made. What goes wrong after the first one is the last line."""
+    items = ports.modules.stream(request.target(name), request.args, request.kwargs)
+    # The first is awaited here: what goes wrong before it has a status of its own.
+    first = [_as_json(name, item) async for item in _up_to(1, items)]
+    return StreamingResponse(_lines(name, first, items), media_type=LINES)
+
+
+async def _up_to(count: int, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    for _ in range(count):
+        try:
+            yield await anext(items)
+        except StopAsyncIteration:
+            return
+
+
+async def _lines(name: str, first: list[bytes], items: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    for line in first:
+        yield line + b"\n"
     try:
-        json.dumps(result, allow_nan=False, ensure_ascii=False).encode()
+        async for item in items:
+            yield _as_json(name, item) + b"\n"
+    except NoodleError as error:
+        yield json.dumps(error.to_json()).encode() + b"\n"
+
+
+def _as_json(name: str, result: object) -> bytes:
+    try:
+        return json.dumps(result, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ModuleFailed(name, f"what it returned is not JSON: {error}") from None
+        raise ModuleFailed(name, f"what it gave is not JSON: {error}") from None
 
 
 @router.post("/{name}/{version}/yank", summary="Yank a version", responses=documented(NotFound))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
+from noodle_ray.modules.call_route import CallTarget
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -84,16 +85,24 @@ class Modules(Protocol):
         """Raises Unresolvable."""
         ...
 
-    async def load(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
+    async def load(self, name: str, constraint: str, minimal_change: bool, fresh: bool) -> dict[str, Any]:
         """Raises Unresolvable, DoesNotFit, ModuleFailed, DeadlineExceeded."""
         ...
 
-    async def call(self, name: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Raises ModuleFailed."""
+    async def call(self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Raises ModuleFailed, CallInterrupted."""
+        ...
+
+    def stream(self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
+        """What a generator of the module yields. Raises ModuleFailed, CallInterrupted."""
         ...
 
     async def swap(self, name: str, constraint: str, minimal_change: bool, force: bool) -> dict[str, Any]:
         """Raises Unresolvable, Conflict, Incompatible, DoesNotFit, ModuleFailed."""
+        ...
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        """Raises Conflict, ModuleFailed."""
         ...
 
     async def unload(self, name: str) -> None: ...

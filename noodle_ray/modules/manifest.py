@@ -149,9 +149,9 @@ class StateSpec(Model):
     durable: bool = False
     checkpoint_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
 
-    def can_read(self, other: StateSpec) -> bool:
-        """Whether it can go on from what the other exports."""
-        return other.schema_version in (self.schema_version, *self.reads)
+    def can_read(self, schema_version: int) -> bool:
+        """Whether it can go on from a state of this schema."""
+        return schema_version in (self.schema_version, *self.reads)
 
 
 class Replicas(Model):

@@ -9,8 +9,9 @@ from typing import Any, assert_never
 from noodle_ray.base_model import Model
 from noodle_ray.errors import Conflict, CorruptData, Incompatible, InvalidInput, LimitReached, NotFound
 from noodle_ray.modules.compatibility import breaking_changes, summary
+from noodle_ray.modules.load import HostRecord, KeptState, Load, ModuleChange, RevisionRecord
 from noodle_ray.modules.manifest import Manifest, normalise_name
-from noodle_ray.modules.release import Lock, Release, release_key
+from noodle_ray.modules.release import Release, release_key
 from noodle_ray.modules.signatures import Function
 from noodle_ray.modules.versions import compare_versions, parse_version
 from noodle_ray.settings import Settings
@@ -18,40 +19,10 @@ from noodle_ray.store.changes import Change, Delete, Document, Put
 
 MODULES = "modules"
 LOADS = "loads"
+STATES = "states"
+"""The states of modules are kept, and not held in memory."""
+
 Instruction = Change
-
-
-class HostRecord(Model):
-    """One host that was taken for a loaded module: what it runs, where, and in which allocation.
-
-    `epoch` counts the hosts that the module has had. `actor` is the name of its Ray actor.
-    """
-
-    epoch: int
-    version: str
-    lock: Lock
-    actor: str
-    node_id: str
-    allocation_id: str | None = None
-    taken_at: float
-
-
-class Load(Model):
-    """A loaded module: the host that calls are routed to, and hosts that are being prepared or emptied."""
-
-    name: str
-    serving: HostRecord | None = None
-    others: tuple[HostRecord, ...] = ()
-
-    def hosts(self) -> list[HostRecord]:
-        return ([self.serving] if self.serving else []) + list(self.others)
-
-    def host(self, epoch: int) -> HostRecord:
-        """Raises NotFound."""
-        for host in self.hosts():
-            if host.epoch == epoch:
-                return host
-        raise NotFound("host", f"{self.name}#{epoch}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +46,38 @@ class Yank:
 
 @dataclass(frozen=True, slots=True)
 class HostTaken:
-    """A host was taken for a module; nothing is routed to it yet."""
+    """A host was taken for a revision, for the sake of this change where it is not only a replacement."""
 
     name: str
     host: HostRecord
+    change: ModuleChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class HostRouted:
-    """From now on calls of the module go to this host."""
+class RevisionRouted:
+    """From now on calls of the module go to this revision, which goes on from this state, if it was given any."""
 
     name: str
-    epoch: int
+    revision: RevisionRecord
+    previous: RevisionRecord | None = None
+    change: ModuleChange | None = None
+    state: KeptState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEnded:
+    """A change of a module ended otherwise than by a new route."""
+
+    name: str
+    change: ModuleChange
+
+
+@dataclass(frozen=True, slots=True)
+class StateKept:
+    """What a module goes on from where its host dies; None forgets it."""
+
+    name: str
+    state: KeptState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +103,7 @@ class Recovered:
     loads: Mapping[str, Document]
 
 
-Event = Publish | Yank | HostTaken | HostRouted | Unrouted | HostGone | Recovered
+Event = Publish | Yank | HostTaken | RevisionRouted | ChangeEnded | StateKept | Unrouted | HostGone | Recovered
 
 
 @dataclass
@@ -142,9 +133,14 @@ class Registry:
                 return self._yank(self.release(event.name, event.version))
             case HostTaken():
                 load = self._loads.get(event.name, Load(name=event.name))
-                return [self._keep(load.model_copy(update={"others": (*load.others, event.host)}))]
-            case HostRouted():
+                taken = load.model_copy(update={"hosts": (*load.hosts, event.host)})
+                return [self._keep(taken.with_change(event.change))]
+            case RevisionRouted():
                 return self._route(event)
+            case ChangeEnded():
+                return self._end_change(event)
+            case StateKept():
+                return [_state_change(event.name, event.state)]
             case Unrouted():
                 return self._unroute(event.name)
             case HostGone():
@@ -156,6 +152,8 @@ class Registry:
     def commit(self, instructions: list[Instruction]) -> None:
         """Makes the changes that `decide` gave."""
         for change in instructions:
+            if change.table == STATES:
+                continue
             target: dict[str, Any] = self._releases if change.table == MODULES else self._loads
             if isinstance(change, Delete):
                 target.pop(change.key, None)
@@ -258,26 +256,29 @@ class Registry:
             return []
         return [Put(MODULES, release.key, release.model_copy(update={"yanked": True}).to_json())]
 
-    def _route(self, event: HostRouted) -> list[Instruction]:
-        load = self.load(event.name)
-        host = load.host(event.epoch)
-        others = tuple(other for other in load.hosts() if other.epoch != event.epoch)
-        return [self._keep(load.model_copy(update={"serving": host, "others": others}))]
+    def _route(self, event: RevisionRouted) -> list[Instruction]:
+        load = self._loads.get(event.name, Load(name=event.name)).with_change(event.change)
+        routed = load.model_copy(update={"serving": event.revision, "previous": event.previous})
+        state = [_state_change(event.name, event.state)] if event.state is not None else []
+        return [self._keep(routed), *state]
+
+    def _end_change(self, event: ChangeEnded) -> list[Instruction]:
+        load = self._loads.get(event.name)
+        return [self._keep(load.with_change(event.change))] if load is not None else []
 
     def _unroute(self, name: str) -> list[Instruction]:
         self.check_unload(name)
         load = self.load(name)
-        return [self._keep(load.model_copy(update={"serving": None, "others": tuple(load.hosts())}))]
+        return [self._keep_or_forget(load.model_copy(update={"serving": None, "previous": None}))]
 
     def _forget(self, event: HostGone) -> list[Instruction]:
         load = self.load(event.name)
         load.host(event.epoch)
-        left = [host for host in load.hosts() if host.epoch != event.epoch]
-        if not left:
-            return [Delete(LOADS, load.name)]
-        serving = load.serving if load.serving in left else None
-        others = tuple(host for host in left if host is not serving)
-        return [self._keep(load.model_copy(update={"serving": serving, "others": others}))]
+        hosts = tuple(host for host in load.hosts if host.epoch != event.epoch)
+        return [self._keep_or_forget(load.model_copy(update={"hosts": hosts}))]
+
+    def _keep_or_forget(self, load: Load) -> Change:
+        return self._keep(load) if load.hosts or load.serving is not None else Delete(LOADS, load.name)
 
     def _keep(self, load: Load) -> Put:
         return Put(LOADS, load.name, load.to_json())
@@ -290,6 +291,10 @@ class Registry:
                 raise CorruptData(f"the kept row {key!r} of modules is that of {release.key!r}")
         self._releases, self._loads = releases, loads
         return []
+
+
+def _state_change(name: str, state: KeptState | None) -> Change:
+    return Delete(STATES, name) if state is None else Put(STATES, name, state.to_json())
 
 
 def _read(table: str, key: str, row: Document) -> Any:

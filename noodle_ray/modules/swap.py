@@ -1,8 +1,9 @@
-"""The hot-swap machine: how one module's calls move from host to host, so that there is always one and never two.
+"""The hot-swap machine: how one module's calls move from version to version, so that none is lost or run twice.
 
-A host is prepared (Loading), asked whether it is well (Checking), made the one that calls go to (Switching), and the
-one before it is emptied (Draining) and ended. Whatever goes wrong before the switch ends the new host, and the old one
-goes on. A first load is a swap from nothing; a host that died is replaced by a swap to the same version.
+A version runs as a revision, in one or more hosts. A new revision is prepared beside the one that serves, tried on some
+of the calls (or, where there is state, given the state while calls wait), and then made the one that calls go to; the
+one before is emptied, kept warm for a way back, and forgotten. Whatever goes wrong before the switch ends the new
+revision, and the old one goes on. A host of the serving revision that dies is replaced.
 """
 
 from __future__ import annotations
@@ -11,345 +12,534 @@ from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from noodle_ray.errors import Conflict, ModuleFailed, NoodleError
+from noodle_ray.modules.revision import Revision
+from noodle_ray.modules.swap_messages import (
+    CheckHealth,
+    Drained,
+    Event,
+    Expired,
+    Failed,
+    Finished,
+    Healthy,
+    HostDied,
+    Instruction,
+    Judged,
+    KeepWarm,
+    LoadAsked,
+    Loaded,
+    Moved,
+    MoveState,
+    Recovered,
+    ReplicasAsked,
+    Resume,
+    Retire,
+    RollbackAsked,
+    RolledBack,
+    Route,
+    Routed,
+    StageFailed,
+    StartHost,
+    StopHost,
+    SwapAsked,
+    Try,
+    UnloadAsked,
+    Unroute,
+)
 
-Phase = Literal["empty", "loading", "checking", "switching", "draining", "serving", "restarting", "unloading"]
+Phase = Literal[
+    "empty",
+    "loading",
+    "checking",
+    "canary",
+    "moving",
+    "switching",
+    "draining",
+    "watching",
+    "serving",
+    "restarting",
+    "returning",
+    "unloading",
+]
 
-MAX_BACKOFF_S = 30.0
-FIRST_BACKOFF_S = 0.25
 LINGER_S = 5.0
-"""How long a host that was replaced stays after its last call: calls on their way to it must still be told to turn."""
-
-# -- events
-
-
-@dataclass(frozen=True, slots=True)
-class LoadAsked:
-    """Load this version, where none is loaded."""
-
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class SwapAsked:
-    """Replace what is loaded by this version."""
-
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnloadAsked:
-    """End the module."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The host has the module in it."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Healthy:
-    """The host answered that it is well."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Routed:
-    """New calls go to this host, and that is kept."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The host could not be started, loaded, found well, or routed to; or that took too long."""
-
-    epoch: int
-    error: NoodleError
-
-
-@dataclass(frozen=True, slots=True)
-class HostDied:
-    """The host's process or machine is gone."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """The last call on this host has ended, or the time for that is over."""
-
-    epoch: int
-
-
-Event = LoadAsked | SwapAsked | UnloadAsked | Loaded | Healthy | Routed | Failed | HostDied | Drained
-
-# -- instructions
-
-
-@dataclass(frozen=True, slots=True)
-class StartHost:
-    """After `after_s`, take a host and load this version into it: Loaded, Failed or HostDied comes back."""
-
-    epoch: int
-    version: str
-    after_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class CheckHealth:
-    """Ask it whether it is well: Healthy, Failed or HostDied comes back."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """After `after_s`, keep that calls go to this host, then send them there: Routed or Failed comes back."""
-
-    epoch: int
-    after_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Unroute:
-    """Keep that calls go nowhere, then refuse them. Finished with this number follows, when the last call has ended."""
-
-    ticket: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """Have the host take no new calls and finish those it has: Drained or HostDied comes back."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopHost:
-    """After `after_s`, end the host and free what it holds. Nothing comes back, and nothing waits for it."""
-
-    epoch: int
-    after_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Tell whoever waits for this host's load or swap, or for the unload with this number, that it is done."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class RolledBack:
-    """Tell whoever waits that it is not to be: what was loaded before, if anything, goes on."""
-
-    epoch: int
-    error: NoodleError
-
-
-Instruction = StartHost | CheckHealth | Route | Unroute | Retire | StopHost | Finished | RolledBack
-
-
-@dataclass(frozen=True, slots=True)
-class Hosted:
-    """One host of the module."""
-
-    epoch: int
-    version: str
+"""How long a host that was emptied stays: calls on their way to it must still be told to turn."""
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A host on its way to serve."""
+    """A revision on its way to serve. `answer` is the number that somebody waits for."""
 
-    host: Hosted
-    phase: Literal["loading", "checking", "switching"] = "loading"
-    is_restart: bool = False
+    revision: Revision
+    answer: int
+    phase: Literal["preparing", "canary", "moving", "switching"] = "preparing"
+    reversible: bool = True
+    was_tried: bool = False
     is_return: bool = False
-    """It is the old host, and calls go back to it."""
-    died: bool = False
+    """It is the revision before, and calls go back to it."""
+    error: NoodleError | None = None
+    """Why they do, where nobody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The hosts that calls may go to: of the serving revision, of the one that is tried, and of the one before.
+
+    The last take such calls only as are meant for their version.
+    """
+
+    serving: tuple[int, ...] = ()
+    canary: tuple[int, ...] = ()
+    pinned: tuple[int, ...] = ()
 
 
 @dataclass
 class HotSwap:
-    """One module's hosts. `handle` takes an event and gives instructions; late news of ended hosts changes nothing.
+    """One module's revisions. `handle` takes an event and gives instructions; late news changes nothing.
 
-    `serving` is the host that calls are routed to, `serving_died` whether it is gone and a replacement under way.
+    `tries`: new versions are tried on calls before, or with state after, they are switched to.
     """
 
     module: str
-    serving: Hosted | None = None
-    serving_died: bool = False
+    tries: bool = True
+    serving: Revision | None = None
     candidate: Candidate | None = None
-    retiring: dict[int, int] = field(default_factory=dict)
-    unloading: bool = False
-    next_epoch: int = 1
-    restarts: int = 0
-    """Attempts in a row that a dead host's replacement has taken."""
+    previous: Revision | None = None
+    reversible: bool = True
+    """Whether the state of what serves could go back to `previous`."""
+    draining: set[int] = field(default_factory=set)
+    """Hosts of `previous` that calls still run on."""
+    finishing: int | None = None
+    """Who waits for the end of that."""
+    watching: int | None = None
+    """Who waits for the judgement on what serves, state and all."""
+    leaving: dict[int, int | None] = field(default_factory=dict)
+    """Hosts that are emptied and then ended, and the unload that waits for it."""
+    next_number: int = 1
 
     @property
     def phase(self) -> Phase:
         if self.candidate is not None:
-            return "restarting" if self.candidate.is_restart else self.candidate.phase
-        if self.retiring:
-            return "unloading" if self.unloading else "draining"
-        return "serving" if self.serving is not None else "empty"
+            return self._candidate_phase(self.candidate)
+        if self.serving is None:
+            return "unloading" if any(self.leaving.values()) else "empty"
+        if self.draining:
+            return "draining"
+        if self.watching is not None:
+            return "watching"
+        return "serving" if self.serving.ready else "restarting"
+
+    def _candidate_phase(self, candidate: Candidate) -> Phase:
+        if candidate.is_return:
+            return "returning"
+        if candidate.phase != "preparing":
+            return candidate.phase
+        return "loading" if "loading" in candidate.revision.hosts.values() else "checking"
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where calls may go now: nowhere while state is moved."""
+        candidate = self.candidate
+        if self.serving is None:
+            return Endpoints()
+        if candidate is not None and _moves(candidate, self.serving) and candidate.phase in ("moving", "switching"):
+            return Endpoints()
+        canary = candidate.revision.ready if candidate is not None and candidate.phase == "canary" else ()
+        # Where there is state, the version before has none any more.
+        pinned = self.previous.ready if self.previous is not None and not self.previous.stateful else ()
+        return Endpoints(tuple(self.serving.ready), tuple(canary), tuple(pinned))
 
     def handle(self, event: Event) -> list[Instruction]:
         """Applies one event. Raises Conflict where the phase forbids what is asked, and then nothing has changed."""
         match event:
             case LoadAsked():
-                return self._load(event.version)
+                return self._load(event)
             case SwapAsked():
-                return self._swap(event.version)
+                return self._swap(event)
+            case RollbackAsked():
+                return self._ask_rollback()
             case UnloadAsked():
                 return self._unload()
+            case ReplicasAsked():
+                return self._scale(event.replicas)
+            case Recovered():
+                return self._recover(event)
             case Loaded():
-                return self._advance(event.epoch, "loading", "checking", CheckHealth(event.epoch))
+                return self._loaded(event.epoch)
             case Healthy():
-                return self._advance(event.epoch, "checking", "switching", Route(event.epoch))
-            case Routed():
-                return self._routed(event.epoch)
+                return self._healthy(event.epoch)
             case Failed():
-                return self._failed(event)
+                return self._failed(event.epoch, event.error)
             case HostDied():
-                return self._died(event.epoch)
+                return self._died(event)
+            case Moved():
+                return self._moved(event.revision)
+            case Judged():
+                return self._judged(event.revision)
+            case Routed():
+                return self._routed(event.revision)
+            case StageFailed():
+                return self._stage_failed(event)
             case Drained():
-                return self._drained(event.epoch, linger_s=0.0 if self.unloading else LINGER_S)
+                return self._drained(event.epoch, LINGER_S)
+            case Expired():
+                return self._expired(event.revision)
         assert_never(event)
 
     # -- what is asked
 
-    def _load(self, version: str) -> list[Instruction]:
+    def _load(self, event: LoadAsked) -> list[Instruction]:
         if self.phase != "empty":
             raise Conflict(f"{self.module} is {self._state()}: swap it to change its version")
-        return self._start(version)
+        return self._prepare(Revision(self._number(), event.version, event.replicas, event.stateful), True)
 
-    def _swap(self, version: str) -> list[Instruction]:
-        if self.serving is None:
-            raise Conflict(f"{self.module} is {self._state()}: there is nothing to swap")
-        self._require_one_change()
-        return [*self._drop_restart(), *self._start(version)]
+    def _swap(self, event: SwapAsked) -> list[Instruction]:
+        self._require_one_change("swap")
+        todo = self._forget_previous()
+        revision = Revision(self._number(), event.version, event.replicas, event.stateful)
+        return todo + self._prepare(revision, event.reversible)
+
+    def _ask_rollback(self) -> list[Instruction]:
+        serving = self._require_one_change("roll back")
+        previous = self.previous
+        if previous is None or self.draining or not previous.ready:
+            raise Conflict(f"{self.module} has no version before {serving.version} that is still warm")
+        if serving.stateful and previous.stateful and not self.reversible:
+            raise Conflict(f"{self.module} {previous.version} cannot read the state of {serving.version}")
+        return self._return_to(previous, self._number())
 
     def _unload(self) -> list[Instruction]:
+        serving = self._require_one_change("unload")
+        ticket = self._number()
+        todo = [Unroute(ticket), *self._forget_previous(ticket), *self._leave(serving, ticket)]
+        self.serving = None
+        return todo if ticket in self.leaving.values() else [*todo, Finished(ticket)]
+
+    def _scale(self, replicas: int) -> list[Instruction]:
+        serving = self.serving
+        if serving is None:
+            return []
+        serving.wanted = replicas
+        todo: list[Instruction] = []
+        for epoch in serving.surplus():
+            todo += self._let_go(epoch, is_ready=serving.hosts.pop(epoch) == "ready")
+        return todo + self._start_missing(serving)
+
+    def _recover(self, event: Recovered) -> list[Instruction]:
+        self.next_number = event.next_number
+        todo: list[Instruction] = [StopHost(epoch) for epoch in event.dead]
+        for epoch in event.others:
+            todo += self._let_go(epoch, is_ready=True)
+        if event.revision is None:
+            return todo
+        wanted = max(event.replicas, len(event.ready))  # how many there were is not kept: the scaler finds it again
+        serving = self.serving = Revision(event.revision, event.version, wanted, event.stateful)
+        serving.hosts = dict.fromkeys(event.ready, "ready")
+        # One before may have stopped them for a move of state that it did not bring to an end.
+        todo += [Resume(epoch) for epoch in event.ready]
+        return todo + self._start_missing(serving, serving.backoff_s(0.0))
+
+    def _require_one_change(self, what: str) -> Revision:
         if self.serving is None:
-            raise Conflict(f"{self.module} is {self._state()}: there is nothing to unload")
-        self._require_one_change()
-        ticket, self.next_epoch = self.next_epoch, self.next_epoch + 1
-        todo = [Unroute(ticket), *self._drop_restart(), *self._retire(self.serving.epoch, ticket)]
-        self.serving, self.serving_died, self.restarts, self.unloading = None, False, 0, bool(self.retiring)
-        return todo
-
-    def _require_one_change(self) -> None:
-        if self.candidate is not None and (not self.candidate.is_restart or self.candidate.phase == "switching"):
+            raise Conflict(f"{self.module} is {self._state()}: there is nothing to {what}")
+        if self.candidate is not None or self.watching is not None:
             raise Conflict(f"{self.module} is {self._state()}: one change at a time")
-
-    def _drop_restart(self) -> list[Instruction]:
-        """Someone mends or ends a module whose host died: the restart under way is not wanted any more."""
-        dropped, self.candidate = self.candidate, None
-        return [StopHost(dropped.host.epoch)] if dropped is not None else []
+        return self.serving
 
     def _state(self) -> str:
         return {"empty": "not loaded", "serving": "loaded"}.get(self.phase, self.phase)
 
-    # -- what comes back
+    def _number(self) -> int:
+        number, self.next_number = self.next_number, self.next_number + 1
+        return number
 
-    def _start(self, version: str, after_s: float = 0.0, is_restart: bool = False) -> list[Instruction]:
-        host = Hosted(self.next_epoch, version)
-        self.next_epoch += 1
-        self.candidate = Candidate(host, is_restart=is_restart)
-        return [StartHost(host.epoch, version, after_s)]
+    # -- preparing
 
-    def _is_candidate(self, epoch: int) -> bool:
-        return self.candidate is not None and self.candidate.host.epoch == epoch
+    def _prepare(self, revision: Revision, reversible: bool) -> list[Instruction]:
+        self.candidate = Candidate(revision, answer=revision.number, reversible=reversible)
+        return self._start_missing(revision)
 
-    def _advance(
-        self, epoch: int, before: str, after: Literal["checking", "switching"], order: Instruction
-    ) -> list[Instruction]:
-        if self.candidate is None or not self._is_candidate(epoch) or self.candidate.phase != before:
-            return []
-        self.candidate.phase = after
-        return [order]
-
-    def _routed(self, epoch: int) -> list[Instruction]:
-        candidate = self.candidate
-        if candidate is None or not self._is_candidate(epoch) or candidate.phase != "switching":
-            return []
-        if candidate.died and self.serving is not None and not self.serving_died:
-            return self._route_back(candidate, self.serving)
-        old, old_died = self.serving, self.serving_died
-        self.serving, self.serving_died, self.candidate, self.restarts = candidate.host, False, None, 0
-        if old is not None and not old_died:
-            todo = self._retire(old.epoch, epoch)
-        else:
-            todo = [StopHost(old.epoch)] if old is not None else []
-            todo += [] if candidate.is_restart else [Finished(epoch)]
-        return todo + (self._serving_died(candidate.host) if candidate.died else [])
-
-    def _route_back(self, candidate: Candidate, old: Hosted) -> list[Instruction]:
-        """The new host died while calls were being moved to it: they go back to the old one, which is still there."""
-        self.candidate = Candidate(old, phase="switching", is_restart=True, is_return=True)
-        self.serving, self.serving_died = candidate.host, True
-        return [Route(old.epoch), RolledBack(candidate.host.epoch, self._death())]
-
-    def _failed(self, event: Failed) -> list[Instruction]:
-        candidate = self.candidate
-        if candidate is None or not self._is_candidate(event.epoch):
-            return []
-        if candidate.is_return:
-            # The old host may be gone too by now; once calls are routed to it, that is a death like any other.
-            return [Route(event.epoch, self._backoff_s())]
-        return self._roll_back(candidate, event.error)
-
-    def _roll_back(self, candidate: Candidate, error: NoodleError) -> list[Instruction]:
-        self.candidate = None
-        todo: list[Instruction] = [StopHost(candidate.host.epoch)]
-        if not candidate.is_restart:
-            todo.append(RolledBack(candidate.host.epoch, error))
-        if self.serving is not None and self.serving_died:
-            todo += self._restart(self.serving.version)
+    def _start_missing(self, revision: Revision, after_s: float = 0.0) -> list[Instruction]:
+        """A host that does not get its state from another goes on from what was kept."""
+        restores = revision.stateful and (self.serving is None or self.serving is revision)
+        todo: list[Instruction] = []
+        for _ in range(revision.missing):
+            epoch = self._number()
+            revision.hosts[epoch] = "loading"
+            todo.append(StartHost(epoch, revision.number, revision.version, restores, after_s))
         return todo
 
-    def _died(self, epoch: int) -> list[Instruction]:
-        if epoch in self.retiring:
-            return self._drained(epoch, linger_s=0.0)
-        if self.candidate is not None and self._is_candidate(epoch):
-            if self.candidate.phase == "switching":
-                self.candidate.died = True  # the switch is being kept; what to do depends on how that ends
-                return []
-            return self._roll_back(self.candidate, self._death())
-        if self.serving is not None and self.serving.epoch == epoch and not self.serving_died:
-            return self._serving_died(self.serving)
+    def _loaded(self, epoch: int) -> list[Instruction]:
+        revision = self._revision_of(epoch)
+        if revision is None or revision.hosts[epoch] != "loading":
+            return []
+        revision.hosts[epoch] = "checking"
+        return [CheckHealth(epoch)]
+
+    def _healthy(self, epoch: int) -> list[Instruction]:
+        revision = self._revision_of(epoch)
+        if revision is None or revision.hosts[epoch] != "checking":
+            return []
+        revision.hosts[epoch] = "ready"
+        candidate = self.candidate
+        if candidate is None or candidate.revision is not revision or not revision.is_complete:
+            return []
+        return self._prepared(candidate)
+
+    def _prepared(self, candidate: Candidate) -> list[Instruction]:
+        if self.serving is not None and _moves(candidate, self.serving):
+            return self._move(candidate)
+        if self.serving is not None and self.serving.ready and self.tries:
+            candidate.phase, candidate.was_tried = "canary", True
+            return [Try(candidate.revision.number)]
+        return self._switch(candidate)
+
+    def _move(self, candidate: Candidate) -> list[Instruction]:
+        assert self.serving is not None
+        candidate.phase = "moving"
+        sources = self.serving.ready
+        # Without one, the state is what was kept: nothing must start to change that now.
+        dropped = self.serving.unready
+        for epoch in dropped:
+            del self.serving.hosts[epoch]
+        source = sources[0] if sources else None
+        return [
+            *(StopHost(epoch) for epoch in dropped),
+            MoveState(candidate.revision.number, source, candidate.revision.ready[0]),
+        ]
+
+    def _moved(self, revision: int) -> list[Instruction]:
+        candidate = self._candidate_in("moving", revision)
+        return self._switch(candidate) if candidate is not None else []
+
+    def _judged(self, revision: int) -> list[Instruction]:
+        candidate = self._candidate_in("canary", revision)
+        if candidate is not None:
+            return self._switch(candidate)
+        if self.watching is None or self.serving is None or self.serving.number != revision:
+            return []
+        return self._settle()
+
+    def _switch(self, candidate: Candidate) -> list[Instruction]:
+        candidate.phase = "switching"
+        return [Route(candidate.revision.number)]
+
+    # -- switching
+
+    def _routed(self, number: int) -> list[Instruction]:
+        candidate = self._candidate_in("switching", number)
+        if candidate is None:
+            return []
+        old, self.serving, self.candidate = self.serving, candidate.revision, None
+        if old is None:
+            return [Finished(candidate.answer), *self._replace(self.serving)]
+        moved = _moves(candidate, old)
+        if not self.serving.ready and old.ready and not moved and not candidate.is_return:
+            # It died while calls were being moved to it: they go back to the old one, which is still there.
+            self.candidate = Candidate(old, candidate.answer, "switching", is_return=True, error=self._death())
+            return [Route(old.number)]
+        # What was retired for a move of state, or kept warm, takes calls again: now that it is kept, and not before.
+        todo: list[Instruction] = [Resume(epoch) for epoch in self.serving.ready if candidate.is_return]
+        return [*todo, *self._supersede(old, candidate, moved), *self._replace(self.serving)]
+
+    def _supersede(self, old: Revision, candidate: Candidate, moved: bool) -> list[Instruction]:
+        """What served is emptied: to be kept warm, or to end where it failed or there is nothing left of it."""
+        if candidate.error is not None:
+            return [*self._leave(old), RolledBack(candidate.answer, candidate.error)]
+        todo: list[Instruction] = [StopHost(epoch) for epoch in old.unready]
+        old.hosts = dict.fromkeys(old.ready, "ready")
+        if not old.hosts:
+            return [*todo, Finished(candidate.answer)]
+        self.previous, self.reversible = old, candidate.reversible
+        self.draining, self.finishing = set(old.hosts), candidate.answer
+        if moved and self.tries and candidate.reversible and not candidate.is_return:
+            self.watching = candidate.answer
+        return [*todo, *(Retire(epoch) for epoch in old.ready)]
+
+    def _emptied(self) -> list[Instruction]:
+        """The last call on the version before has ended."""
+        if self.watching is not None and self.serving is not None:
+            return [Try(self.serving.number)]
+        return self._settle()
+
+    def _settle(self) -> list[Instruction]:
+        """The change is done; a way back is kept for a while."""
+        number, self.finishing, self.watching = self.finishing, None, None
+        todo: list[Instruction] = [Finished(number)] if number is not None else []
+        if self.previous is not None and not self.previous.hosts:
+            self.previous = None
+        return [*todo, KeepWarm(self.previous.number)] if self.previous is not None else todo
+
+    def _expired(self, number: int) -> list[Instruction]:
+        is_warm = self.previous is not None and self.previous.number == number and not self.draining
+        return self._forget_previous() if is_warm and self.watching is None else []
+
+    def _forget_previous(self, ticket: int | None = None) -> list[Instruction]:
+        previous, self.previous = self.previous, None
+        number, self.finishing = self.finishing, None
+        self.draining.clear()
+        todo: list[Instruction] = [Finished(number)] if number is not None else []
+        return todo + (self._leave(previous, ticket) if previous is not None else [])
+
+    # -- going back
+
+    def _return_to(self, previous: Revision, answer: int, error: NoodleError | None = None) -> list[Instruction]:
+        assert self.serving is not None
+        self.previous, self.finishing, self.watching = None, None, None
+        candidate = self.candidate = Candidate(previous, answer, is_return=True, error=error)
+        if _moves(candidate, self.serving):
+            return self._move(candidate)
+        return self._switch(candidate)
+
+    def _stage_failed(self, event: StageFailed) -> list[Instruction]:
+        candidate = self.candidate
+        if candidate is not None and candidate.revision.number == event.revision:
+            return self._candidate_failed(candidate, event.error)
+        if self.watching is not None and self.serving is not None and self.serving.number == event.revision:
+            return self._watched_failed(event.error)
         return []
 
-    def _serving_died(self, serving: Hosted) -> list[Instruction]:
-        self.serving_died = True
-        return self._restart(serving.version) if self.candidate is None else []
+    def _candidate_failed(self, candidate: Candidate, error: NoodleError) -> list[Instruction]:
+        if not candidate.is_return:
+            return self._roll_back(candidate, error)
+        if candidate.phase == "switching":
+            return [Route(candidate.revision.number, candidate.revision.backoff_s(0.0))]
+        return self._stay(candidate, error)
 
-    def _restart(self, version: str) -> list[Instruction]:
-        return self._start(version, self._backoff_s(), is_restart=True)
+    def _watched_failed(self, error: NoodleError) -> list[Instruction]:
+        if self.previous is None or not self.previous.ready or self.watching is None:
+            return self._settle()
+        return self._return_to(self.previous, self.watching, error)
 
-    def _backoff_s(self) -> float:
-        """Nothing at the first attempt, then twice as long each time, up to a limit."""
-        self.restarts += 1
-        return 0.0 if self.restarts == 1 else min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self.restarts - 2, 20))
+    def _roll_back(self, candidate: Candidate, error: NoodleError) -> list[Instruction]:
+        """The new revision ends, and what serves goes on."""
+        self.candidate = None
+        todo = self._leave(candidate.revision, may_have_calls=candidate.was_tried)
+        todo.append(RolledBack(candidate.answer, error))
+        return todo + self._go_on()
 
-    def _retire(self, epoch: int, for_epoch: int) -> list[Instruction]:
-        """Empties a host for the sake of another; one that is dead already is only cleared away."""
-        if self.serving_died and self.serving is not None and self.serving.epoch == epoch:
-            return [StopHost(epoch), Finished(for_epoch)]
-        self.retiring[epoch] = for_epoch
-        return [Retire(epoch)]
+    def _stay(self, candidate: Candidate, error: NoodleError) -> list[Instruction]:
+        """The way back is barred: what serves goes on."""
+        self.candidate, self.previous = None, candidate.revision
+        told: Instruction = Finished(candidate.answer)
+        if candidate.error is None:
+            told = RolledBack(candidate.answer, error)
+        return [told, *self._settle(), *self._go_on()]
+
+    def _go_on(self) -> list[Instruction]:
+        """Hosts that were stopped for a move of state take calls again; those that died meanwhile are replaced."""
+        if self.serving is None:
+            return []
+        resumed: list[Instruction] = [Resume(epoch) for epoch in self.serving.ready if self.serving.stateful]
+        return resumed + self._replace(self.serving)
+
+    # -- ends
+
+    def _failed(self, epoch: int, error: NoodleError) -> list[Instruction]:
+        candidate = self.candidate
+        if candidate is not None and epoch in candidate.revision.hosts:
+            return self._roll_back(candidate, error) if candidate.phase == "preparing" else []
+        serving = self.serving
+        if serving is None or epoch not in serving.hosts or serving.hosts[epoch] == "ready":
+            return []
+        del serving.hosts[epoch]
+        return [StopHost(epoch), *self._replace(serving)]
+
+    def _died(self, event: HostDied) -> list[Instruction]:
+        epoch = event.epoch
+        if epoch in self.leaving:
+            return self._drained(epoch, 0.0)
+        if self.previous is not None and epoch in self.previous.hosts:
+            return self._previous_died(self.previous, epoch)
+        if self.candidate is not None and epoch in self.candidate.revision.hosts:
+            return self._candidate_died(self.candidate, epoch)
+        if self.serving is not None and epoch in self.serving.hosts:
+            return self._serving_died(self.serving, event)
+        return []
+
+    def _previous_died(self, previous: Revision, epoch: int) -> list[Instruction]:
+        del previous.hosts[epoch]
+        todo: list[Instruction] = [StopHost(epoch)]
+        if epoch in self.draining:
+            self.draining.discard(epoch)
+            return todo if self.draining else todo + self._emptied()
+        if not previous.hosts and self.watching is None:
+            self.previous = None
+        return todo
+
+    def _candidate_died(self, candidate: Candidate, epoch: int) -> list[Instruction]:
+        if candidate.phase == "switching":
+            # The switch is being kept; what to do depends on how that ends.
+            del candidate.revision.hosts[epoch]
+            return [StopHost(epoch)]
+        if candidate.is_return:
+            del candidate.revision.hosts[epoch]
+            return [StopHost(epoch), *self._stay(candidate, self._death())]
+        return self._roll_back(candidate, self._death())
+
+    def _serving_died(self, serving: Revision, event: HostDied) -> list[Instruction]:
+        del serving.hosts[event.epoch]
+        todo: list[Instruction] = [StopHost(event.epoch)]
+        if self.watching is not None and not self.draining:
+            return todo + self._watched_died(serving, event.lived_s)
+        return todo + self._replace(serving, event.lived_s)
+
+    def _watched_died(self, serving: Revision, lived_s: float) -> list[Instruction]:
+        if self.previous is None or not self.previous.ready:
+            return self._replace(serving, lived_s)
+        return self._watched_failed(self._death())
+
+    def _replace(self, revision: Revision, lived_s: float = 0.0) -> list[Instruction]:
+        """Starts what is missing, unless the state of it is on its way elsewhere."""
+        candidate = self.candidate
+        if not revision.missing or (candidate is not None and self._is_superseding(candidate, revision)):
+            return []
+        return self._start_missing(revision, revision.backoff_s(lived_s))
+
+    def _is_superseding(self, candidate: Candidate, revision: Revision) -> bool:
+        is_late = candidate.phase in ("moving", "switching")
+        return is_late and (candidate.is_return or _moves(candidate, revision))
 
     def _drained(self, epoch: int, linger_s: float) -> list[Instruction]:
-        if epoch not in self.retiring:
+        if epoch in self.draining:
+            self.draining.discard(epoch)
+            return [] if self.draining else self._emptied()
+        if epoch not in self.leaving:
             return []
-        for_epoch = self.retiring.pop(epoch)
-        self.unloading = self.unloading and bool(self.retiring)
-        return [StopHost(epoch, linger_s), Finished(for_epoch)]
+        ticket = self.leaving.pop(epoch)
+        todo: list[Instruction] = [StopHost(epoch, linger_s if ticket is None else 0.0)]
+        if ticket is not None and ticket not in self.leaving.values():
+            todo.append(Finished(ticket))
+        return todo
+
+    def _leave(self, revision: Revision, ticket: int | None = None, may_have_calls: bool = True) -> list[Instruction]:
+        """Every host of it is emptied and ended."""
+        todo: list[Instruction] = []
+        for epoch, stage in sorted(revision.hosts.items()):
+            todo += self._let_go(epoch, stage == "ready" and may_have_calls, ticket)
+        revision.hosts = {}
+        return todo
+
+    def _let_go(self, epoch: int, is_ready: bool, ticket: int | None = None) -> list[Instruction]:
+        if not is_ready:
+            return [StopHost(epoch)]
+        self.leaving[epoch] = ticket
+        return [Retire(epoch, whole=True)]
+
+    # -- looking
+
+    def _revision_of(self, epoch: int) -> Revision | None:
+        candidate = self.candidate.revision if self.candidate is not None else None
+        return next((each for each in (self.serving, candidate) if each is not None and epoch in each.hosts), None)
+
+    def _candidate_in(self, phase: str, number: int) -> Candidate | None:
+        candidate = self.candidate
+        is_it = candidate is not None and candidate.revision.number == number and candidate.phase == phase
+        return candidate if is_it else None
 
     def _death(self) -> ModuleFailed:
         return ModuleFailed(self.module, "its host died")
+
+
+def _moves(candidate: Candidate, serving: Revision) -> bool:
+    """Whether state goes from what serves to the candidate: then there is never more than one place for calls."""
+    return candidate.revision.stateful and serving.stateful

@@ -36,7 +36,7 @@ from noodle_ray.store.changes import Change, Document, Put
 OPEN_TIMEOUT_S, OPEN_AGAIN_S = 10.0, 0.05
 """SQLite does not wait by itself for whoever switches a new file to write-ahead logging."""
 
-TABLES = ("allocations", "nodes", "modules", "loads", "services")
+TABLES = ("allocations", "nodes", "modules", "loads", "states", "services")
 
 _metadata = MetaData()
 _tables = {
@@ -90,6 +90,16 @@ class Database:
             with self._engine.connect() as connection:
                 rows = connection.execute(select(table.c.key, table.c.document).order_by(table.c.key))
                 return {row.key: row.document for row in rows}
+        except OperationalError as error:
+            raise Unavailable(f"the database does not answer: {error.orig}") from error
+
+    def find(self, name: str, key: str) -> Document | None:
+        """One record of a table."""
+        table = _table(name)
+        try:
+            with self._engine.connect() as connection:
+                row = connection.execute(select(table.c.document).where(table.c.key == key)).first()
+                return None if row is None else row.document
         except OperationalError as error:
             raise Unavailable(f"the database does not answer: {error.orig}") from error
 

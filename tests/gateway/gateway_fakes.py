@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from noodle_ray.errors import Conflict, DoesNotFit, NoodleError, NotFound
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult, RankedCandidate
 from noodle_ray.gateway.ports import Ports
+from noodle_ray.modules.call_route import CallTarget
 from noodle_ray.nodes.event_log import ClusterEvent, EventLog
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -220,17 +221,29 @@ class FakeModules(Fake):
         await self._called("resolve", requirements)
         return {"lock": sorted(requirements)}
 
-    async def load(self, name: str, constraint: str, minimal_change: bool) -> dict[str, Any]:
+    async def load(self, name: str, constraint: str, minimal_change: bool, fresh: bool) -> dict[str, Any]:
         await self._called("load", name, constraint)
         return await self.describe(name)
 
-    async def call(self, name: str, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        await self._called("call", name, function, args, kwargs)
-        await self.describe(name)
+    async def call(self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        await self._called("call", target, args, kwargs)
+        await self.describe(target.module)
         return self.result
+
+    async def stream(self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
+        await self._called("stream", target, args, kwargs)
+        await self.describe(target.module)
+        for item in self.result:
+            if isinstance(item, Exception):
+                raise item
+            yield item
 
     async def swap(self, name: str, constraint: str, minimal_change: bool, force: bool) -> dict[str, Any]:
         await self._called("swap", name, constraint)
+        return await self.describe(name)
+
+    async def rollback(self, name: str) -> dict[str, Any]:
+        await self._called("rollback", name)
         return await self.describe(name)
 
     async def unload(self, name: str) -> None:

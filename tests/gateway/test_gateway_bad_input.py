@@ -38,7 +38,7 @@ def assert_refused(answer: httpx.Response, fakes: FakePorts, status: int = 422) 
 
 
 def test_the_lists_are_the_whole_application() -> None:
-    assert len(JSON_ROUTES) == 9 and ("POST", "/api/ai/fusion") in JSON_ROUTES
+    assert len(JSON_ROUTES) == 10 and ("POST", "/api/ai/fusion") in JSON_ROUTES
 
 
 @pytest.mark.parametrize(

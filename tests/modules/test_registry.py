@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from noodle_ray.errors import Conflict, CorruptData, Incompatible, InvalidInput, LimitReached, NotFound
+from noodle_ray.modules.load import MAX_CHANGES, HostRecord, KeptState, Load, ModuleChange, RevisionRecord
 from noodle_ray.modules.manifest import Manifest
 from noodle_ray.modules.registry import (
+    ChangeEnded,
     HostGone,
-    HostRecord,
-    HostRouted,
     HostTaken,
     Publish,
     Recovered,
     Registry,
+    RevisionRouted,
+    StateKept,
     Unrouted,
     Yank,
 )
@@ -36,10 +38,20 @@ def publish(name: str = "a", version: str = "1.0", sha256: str = SHA) -> Publish
     return Publish(Manifest(name=name, version=version, entry_point="file"), sha256, size_bytes=3, at=5.0)
 
 
-def host(epoch: int, name: str = "a", version: str = "1.0", needs: tuple[str, ...] = ()) -> HostRecord:
-    modules = tuple(LockedModule(name=each, version="1.0", sha256=SHA) for each in (*needs, name))
-    lock = Lock(requirements={name: ""}, modules=modules)
-    return HostRecord(epoch=epoch, version=version, lock=lock, actor=f"host-{name}-{epoch}", node_id="n", taken_at=1.0)
+def host(epoch: int, revision: int = 1, name: str = "a") -> HostRecord:
+    return HostRecord(
+        epoch=epoch, revision=revision, version="1.0", actor=f"host-{name}-{epoch}", node_id="n", taken_at=1.0
+    )
+
+
+def revision(number: int, name: str = "a", version: str = "1.0", needs: tuple[str, ...] = ()) -> RevisionRecord:
+    modules = tuple(LockedModule(name=each, version="1.0", sha256=SHA) for each in needs)
+    modules += (LockedModule(name=name, version=version, sha256=SHA),)
+    return RevisionRecord(number=number, version=version, lock=Lock(requirements={name: ""}, modules=modules))
+
+
+def change(number: int, **more: Any) -> ModuleChange:
+    return ModuleChange(number=number, kind="load", version="1.0", at=1.0, **more)
 
 
 def registry(*events: Any, limit: int = 1000) -> Registry:
@@ -50,7 +62,7 @@ def registry(*events: Any, limit: int = 1000) -> Registry:
 
 
 def loaded(name: str = "a", needs: tuple[str, ...] = ()) -> list[Any]:
-    return [HostTaken(name, host(1, name, needs=needs)), HostRouted(name, 1)]
+    return [HostTaken(name, host(2, name=name)), RevisionRouted(name, revision(1, name, needs=needs))]
 
 
 class TestPublish:
@@ -105,39 +117,62 @@ def test_yank_once() -> None:
 
 
 class TestLoads:
-    def test_a_host_is_taken_then_routed_then_gone(self) -> None:
+    def test_a_host_is_taken_then_its_revision_routed_then_it_is_gone(self) -> None:
         core = registry()
-        [taken] = core.handle(HostTaken("a", host(1)))
-        assert core.load("a").serving is None and core.load("a").others == (host(1),)
-        [routed] = core.handle(HostRouted("a", 1))
-        assert core.load("a").serving == host(1) and core.load("a").others == ()
+        [taken] = core.handle(HostTaken("a", host(2)))
+        assert core.load("a").serving is None and core.load("a").hosts == (host(2),)
+        [routed] = core.handle(RevisionRouted("a", revision(1)))
+        assert core.load("a").serving == revision(1) and core.load("a").serving_hosts() == [host(2)]
         assert {taken.key, routed.key} == {"a"} and taken.table == "loads"
-        assert core.handle(HostGone("a", 1)) == [Delete("loads", "a")]
+        core.handle(Unrouted("a"))
+        assert core.handle(HostGone("a", 2)) == [Delete("loads", "a")]
         assert core.loads() == []
 
-    def test_a_swap_keeps_both_until_the_old_one_is_gone(self) -> None:
-        core = registry(*loaded(), HostTaken("a", host(2, version="2.0")), HostRouted("a", 2))
-        assert core.load("a").serving == host(2, version="2.0") and core.load("a").others == (host(1),)
-        core.handle(HostGone("a", 1))
-        assert core.load("a").hosts() == [host(2, version="2.0")]
-
-    def test_a_candidate_can_go_and_leave_the_serving_one(self) -> None:
-        core = registry(*loaded(), HostTaken("a", host(2)))
+    def test_a_swap_remembers_the_revision_before(self) -> None:
+        core = registry(*loaded(), HostTaken("a", host(4, 3)))
+        core.handle(RevisionRouted("a", revision(3, version="2.0"), previous=revision(1)))
+        load = core.load("a")
+        assert load.serving == revision(3, version="2.0") and load.previous == revision(1)
+        assert load.serving_hosts() == [host(4, 3)] and load.next_number == 5
         core.handle(HostGone("a", 2))
-        assert core.load("a").serving == host(1)
+        assert core.load("a").hosts == (host(4, 3),)
 
-    def test_a_serving_host_can_go_before_the_others(self) -> None:
-        core = registry(*loaded(), HostTaken("a", host(2)), HostGone("a", 1))
-        assert core.load("a").serving is None and core.load("a").others == (host(2),)
+    def test_what_serves_is_kept_though_its_hosts_are_gone(self) -> None:
+        core = registry(*loaded(), HostGone("a", 2))
+        assert core.load("a").serving == revision(1) and core.load("a").hosts == ()
 
-    @pytest.mark.parametrize("event", [HostRouted("a", 9), HostGone("a", 9), HostGone("b", 1), Unrouted("b")])
+    @pytest.mark.parametrize("event", [HostGone("a", 9), HostGone("b", 2), Unrouted("b")])
     def test_what_is_not_there(self, event: Any) -> None:
         with pytest.raises(NotFound):
             registry(*loaded()).handle(event)
 
-    def test_unrouted_has_no_serving_host(self) -> None:
+    def test_unrouted_has_no_serving_revision(self) -> None:
         core = registry(*loaded(), Unrouted("a"))
-        assert core.load("a").serving is None and core.load("a").others == (host(1),)
+        assert core.load("a").serving is None and core.load("a").hosts == (host(2),)
+        assert core.load("a").serving_hosts() == []
+
+    def test_changes_are_told_with_their_latest_outcome(self) -> None:
+        core = registry(
+            HostTaken("a", host(2), change(1)), RevisionRouted("a", revision(1), None, change(1, outcome="done"))
+        )
+        core.handle(HostTaken("a", host(4, 3), change(3)))
+        core.handle(ChangeEnded("a", change(3, outcome="rolled back", why="ill")))
+        assert [(each.number, each.outcome) for each in core.load("a").changes] == [(1, "done"), (3, "rolled back")]
+        assert core.handle(ChangeEnded("b", change(3))) == []
+
+    def test_only_the_latest_changes_are_remembered(self) -> None:
+        load = Load(name="a")
+        for number in range(1, 2 * MAX_CHANGES):
+            load = load.with_change(change(number))
+        assert len(load.changes) == MAX_CHANGES and load.next_number == 2 * MAX_CHANGES
+
+    def test_state_is_kept_with_the_route_that_goes_on_from_it(self) -> None:
+        core, state = registry(*loaded()), KeptState(version="1.0", schema_version=1, state=b"\x00\xff", at=1.0)
+        assert core.handle(StateKept("a", state)) == [Put("states", "a", state.to_json())]
+        assert KeptState.parse(state.to_json()) == state
+        [routed, kept] = core.handle(RevisionRouted("a", revision(3), state=state))
+        assert (routed.table, kept) == ("loads", Put("states", "a", state.to_json()))
+        assert core.handle(StateKept("a", None)) == [Delete("states", "a")]
 
     def test_unloading_what_others_need_names_them(self) -> None:
         core = registry(*loaded("a"), *loaded("b", needs=("a",)), *loaded("c", needs=("a", "b")))
@@ -171,7 +206,7 @@ class TestSwapCheck:
     def test_what_breaks_nobody_or_cannot_be_told_is_not(self) -> None:
         self.core((self.OLD,), (self.OLD, self.NEW.model_copy(update={"name": "g"}))).check_swap("a", "2.0")
         self.core((self.OLD,), None).check_swap("a", "2.0")
-        registry(publish(), HostTaken("a", host(1))).check_swap("a", "1.0")
+        registry(publish(), HostTaken("a", host(2))).check_swap("a", "1.0")
 
 
 def test_loaded_versions_are_those_of_all_locks_the_newest_of_each() -> None:
@@ -179,11 +214,11 @@ def test_loaded_versions_are_those_of_all_locks_the_newest_of_each() -> None:
     newer = LockedModule(name="dep", version="1.10", sha256=SHA)
     core = registry()
     for name, dependency in (("a", newer), ("b", older)):
-        record = host(1, name)
-        lock = Lock(requirements={name: ""}, modules=(dependency, *record.lock.modules))
-        core.handle(HostTaken(name, record.model_copy(update={"lock": lock})))
+        plain = revision(1, name)
+        lock = Lock(requirements={name: ""}, modules=(dependency, *plain.lock.modules))
+        core.handle(HostTaken(name, host(2, name=name)))
         assert "dep" not in core.loaded_versions() or name == "b"
-        core.handle(HostRouted(name, 1))
+        core.handle(RevisionRouted(name, plain.model_copy(update={"lock": lock})))
     assert core.loaded_versions() == {"a": "1.0", "b": "1.0", "dep": "1.10"}
 
 
@@ -213,7 +248,7 @@ class History(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.core = Registry(Settings(max_modules=4))
-        self.rows: dict[str, dict[str, Any]] = {"modules": {}, "loads": {}}
+        self.rows: dict[str, dict[str, Any]] = {"modules": {}, "loads": {}, "states": {}}
         self.published: dict[tuple[str, str], str] = {}
         self.hosts: dict[str, dict[int, HostRecord]] = {}
         self.serving: dict[str, int] = {}
@@ -244,8 +279,7 @@ class History(RuleBasedStateMachine):
     @rule(name=st.sampled_from("ab"))
     def take(self, name: str) -> None:
         self.epochs += 1
-        needs = ("a",) if name == "b" else ()
-        self.hosts.setdefault(name, {})[self.epochs] = host(self.epochs, name, needs=needs)
+        self.hosts.setdefault(name, {})[self.epochs] = host(self.epochs, self.epochs, name)
         self.keep(self.core.handle(HostTaken(name, self.hosts[name][self.epochs])))
 
     @precondition(lambda self: any(self.hosts.values()))
@@ -253,7 +287,8 @@ class History(RuleBasedStateMachine):
     def route(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(name for name in self.hosts if self.hosts[name])))
         epoch = data.draw(st.sampled_from(sorted(self.hosts[name])))
-        self.keep(self.core.handle(HostRouted(name, epoch)))
+        needs = ("a",) if name == "b" else ()
+        self.keep(self.core.handle(RevisionRouted(name, revision(epoch, name, needs=needs))))
         self.serving[name] = epoch
 
     @precondition(lambda self: any(self.hosts.values()))
@@ -263,15 +298,13 @@ class History(RuleBasedStateMachine):
         epoch = data.draw(st.sampled_from(sorted(self.hosts[name])))
         self.keep(self.core.handle(HostGone(name, epoch)))
         del self.hosts[name][epoch]
-        if self.serving.get(name) == epoch:
-            del self.serving[name]
 
     @rule(name=st.sampled_from("ab"))
     def unroute(self, name: str) -> None:
         try:
             self.keep(self.core.handle(Unrouted(name)))
         except NotFound:
-            assert not self.hosts.get(name)
+            assert not self.hosts.get(name) and name not in self.serving
         except Conflict:
             assert name == "a" and "b" in self.serving
         else:
@@ -287,10 +320,11 @@ class History(RuleBasedStateMachine):
     def agrees_with_the_model(self) -> None:
         found = {(each.name, each.manifest.version): each.sha256 for each in self.core.releases()}
         assert found == self.published
-        assert {load.name for load in self.core.loads()} == {name for name in self.hosts if self.hosts[name]}
+        loaded = {name for name in self.hosts if self.hosts[name] or name in self.serving}
+        assert {load.name for load in self.core.loads()} == loaded
         for load in self.core.loads():
-            assert {each.epoch: each for each in load.hosts()} == self.hosts[load.name]
-            assert (load.serving.epoch if load.serving else None) == self.serving.get(load.name)
+            assert {each.epoch: each for each in load.hosts} == self.hosts[load.name]
+            assert (load.serving.number if load.serving else None) == self.serving.get(load.name)
 
 
 TestHistory = History.TestCase

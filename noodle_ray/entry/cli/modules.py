@@ -137,10 +137,16 @@ def graph(
 
 
 @app.command()
-def load(name: Name, constraint: Constraint = "", minimal_change: MinimalChange = False, json: AsJson = False) -> None:
+def load(
+    name: Name,
+    constraint: Constraint = "",
+    minimal_change: MinimalChange = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the state that an unload left.")] = False,
+    json: AsJson = False,
+) -> None:
     """Load a module and what it depends on, on a placed host."""
     with _connected() as cluster:
-        loaded = cluster.modules.load(name, constraint, minimal_change)
+        loaded = cluster.modules.load(name, constraint, minimal_change, fresh)
     _print_one(loaded, json)
 
 
@@ -149,6 +155,9 @@ def call(
     name: Name,
     function: Annotated[str, typer.Argument()],
     arguments: Annotated[str, typer.Argument(help="A JSON list of arguments, or an object of named ones.")] = "[]",
+    stream: Annotated[bool, typer.Option("--stream", help="It is a generator: print what it yields, as JSON.")] = False,
+    session: Annotated[str | None, typer.Option(help="Keep to one host for calls of this name.")] = None,
+    version: Annotated[str | None, typer.Option(help="Call only running versions that satisfy this.")] = None,
 ) -> None:
     """Call a function of a loaded module; prints the result as JSON."""
     try:
@@ -159,7 +168,12 @@ def call(
         raise InvalidInput.of("arguments", "must be a JSON list or object", arguments)
     args, kwargs = (given, {}) if isinstance(given, list) else ([], given)
     with _connected() as cluster:
-        print_json(cluster.modules.call(name, function, *args, **kwargs))
+        module = cluster.modules.get(name, session, version)
+        if not stream:
+            print_json(module.call(function, *args, **kwargs))
+            return
+        for item in module.stream(function, *args, **kwargs):
+            print_json(item)
 
 
 @app.command()
@@ -170,9 +184,17 @@ def swap(
     force: Annotated[bool, typer.Option("--force", help="Also where its callers will stumble over it.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Replace the running version; calls in flight end on the old one. One that would break callers is refused."""
+    """Replace the running version; calls in flight end on the old one. What does worse is rolled back."""
     with _connected() as cluster:
         swapped = cluster.modules.swap(name, constraint, minimal_change, force)
+    _print_one(swapped, json)
+
+
+@app.command()
+def rollback(name: Name, json: AsJson = False) -> None:
+    """Go back to the version before the last swap."""
+    with _connected() as cluster:
+        swapped = cluster.modules.rollback(name)
     _print_one(swapped, json)
 
 

@@ -1,0 +1,158 @@
+"""The host starter: finds a module's host a place, takes or starts it, and has it load the module."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from noodle_ray.actors import ray_state
+from noodle_ray.actors.artefact_store import ArtefactStore
+from noodle_ray.actors.loaded_module import Held
+from noodle_ray.actors.ray_errors import await_ref
+from noodle_ray.actors.registry_book import RegistryBook
+from noodle_ray.actors.warm_hosts import Host, WarmHosts, start_host
+from noodle_ray.errors import Incompatible, NotFound, Unavailable
+from noodle_ray.modules.load import HostRecord, ModuleChange
+from noodle_ray.modules.manifest import Manifest
+from noodle_ray.modules.ports import Allocator
+from noodle_ray.modules.registry import HostTaken
+from noodle_ray.modules.release import Lock
+from noodle_ray.modules.swap_messages import StartHost
+from noodle_ray.placement.allocation import Allocation
+from noodle_ray.settings import Settings
+
+log = structlog.get_logger()
+
+OWNER = "module:"
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+class HostStarter:
+    """Prepares hosts; what one has got so far is in its `Held`, whatever happens."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        allocator: Allocator,
+        book: RegistryBook,
+        artefacts: ArtefactStore,
+        warm: WarmHosts,
+        spawn: Spawn,
+    ) -> None:
+        self._settings, self._allocator, self._book, self._artefacts = settings, allocator, book, artefacts
+        self._warm, self._spawn = warm, spawn
+
+    async def prepare(
+        self, order: StartHost, held: Held, change: ModuleChange | None, on_death: Callable[[], None]
+    ) -> None:
+        """Places, takes and loads one host, and gives it the state that was kept where it is to go on from that."""
+        manifest = held.manifest
+        with held.stage("place"):
+            node_id, group = await self._place(manifest, held)
+        with held.stage("host"):
+            host = held.host = await self._take_host(manifest, node_id, group)
+        host.death.add_done_callback(lambda _: on_death())
+        with held.stage("keep"):
+            held.recording = self._spawn(self._record(order, held, host, change))
+            await asyncio.shield(held.recording)
+        with held.stage("send"):
+            artefacts = await self._artefacts_for(host, held.revision.lock)
+        held.milliseconds |= await await_ref(host.handle.load.remote(artefacts, manifest, order.epoch))
+        if order.restores:
+            with held.stage("restore"):
+                await self._restore(held)
+
+    async def _record(self, order: StartHost, held: Held, host: Host, change: ModuleChange | None) -> None:
+        record = HostRecord(
+            epoch=order.epoch,
+            revision=order.revision,
+            version=order.version,
+            actor=host.actor,
+            node_id=host.node_id,
+            allocation_id=held.allocation_id,
+            taken_at=time.time(),
+        )
+        await self._book.keep(HostTaken(held.manifest.name, record, change))
+        held.recorded = True
+
+    async def _restore(self, held: Held) -> None:
+        kept, spec = await self._book.state(held.manifest.name), held.manifest.state
+        if kept is None or spec is None:
+            return
+        if not spec.can_read(kept.schema_version):
+            name, version = held.manifest.name, held.revision.version
+            told = f"{name} {version} cannot read the state that {kept.version} left; load it fresh to forget that"
+            raise Incompatible(told, [f"state: schema {kept.schema_version} is kept"])
+        await await_ref(held.handle.import_state.remote(kept.state, kept.version))
+
+    # -- a place
+
+    async def _place(self, manifest: Manifest, held: Held) -> tuple[str, str | None]:
+        """The node for a module, and the group that holds what it asks for, if it asks for anything."""
+        if manifest.resources is None:
+            return await self._choose_node(), None
+        asked = asyncio.create_task(self._allocator.allocate(manifest.resources, None, OWNER + manifest.name, None))
+        try:
+            allocation = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # The manager does not know that nobody waits any more: what it grants after all is given back.
+            asked.add_done_callback(self._give_back)
+            raise
+        held.allocation_id = allocation.id
+        return allocation.node_id, allocation.group
+
+    def _give_back(self, asked: asyncio.Task[Allocation]) -> None:
+        if not asked.cancelled() and asked.exception() is None:
+            self._spawn(self.release(asked.result().id))
+
+    async def release(self, allocation_id: str) -> None:
+        """Frees what a host held. Where the manager is away, the next recovery does it."""
+        try:
+            await self._allocator.release(allocation_id)
+        except NotFound:
+            log.info("allocation_was_free", allocation=allocation_id)
+        except Unavailable as error:
+            log.warning("allocation_not_released", allocation=allocation_id, error=str(error))
+
+    async def _choose_node(self) -> str:
+        """For a module that holds nothing: an open node with a warm host, the one that has the fewest modules."""
+        nodes = [node.id for node in await self._allocator.nodes() if node.is_open]
+        if not nodes:
+            raise Unavailable("no node takes work now")
+        hosts = [host.node_id for load in self._book.core.loads() for host in load.hosts]
+        ready = self._warm.nodes()
+        return min(nodes, key=lambda node_id: (node_id not in ready, hosts.count(node_id), node_id))
+
+    # -- a host
+
+    async def _take_host(self, manifest: Manifest, node_id: str, group: str | None) -> Host:
+        demand = manifest.resources
+        if demand is None or group is None or not demand.gpu_count:
+            return await self._warm.take(node_id)
+        # Ray gives a process its GPUs when it starts it, so this one starts within the group.
+        found = await asyncio.to_thread(ray_state.find_group, group)
+        options = {
+            "num_cpus": demand.cpus,
+            "num_gpus": demand.gpu_share or demand.gpus,
+            "memory": demand.memory or None,
+            "resources": dict(demand.custom) or None,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(found, placement_group_bundle_index=0),
+        }
+        return await start_host(str(self._settings.cache_dir), False, options)
+
+    async def _artefacts_for(self, host: Host, lock: Lock) -> list[tuple[str, str, bytes | None]]:
+        """What the host must load, in order, with bytes for those that its machine has not."""
+        missing = set(await await_ref(host.handle.missing.remote([module.sha256 for module in lock.modules])))
+        return [
+            (
+                module.name,
+                module.sha256,
+                await asyncio.to_thread(self._artefacts.get, module.sha256) if module.sha256 in missing else None,
+            )
+            for module in lock.modules
+        ]

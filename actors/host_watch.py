@@ -1,0 +1,53 @@
+"""The host watch: looks at how calls fare, to judge a new version, to scale, and to forget what nobody calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from noodle_ray.actors.loaded_module import Held
+from noodle_ray.actors.ray_errors import await_ref
+from noodle_ray.errors import Unavailable
+from noodle_ray.modules.call_stats import CallStats
+from noodle_ray.modules.canary import Judgement, Trial
+
+LOOK_S = 0.05
+LOOK_TIMEOUT_S = 5.0
+
+
+async def calls_of(hosts: Iterable[Held]) -> CallStats:
+    """The calls that these hosts had, all together; one that does not answer counts as none."""
+    return sum(await asyncio.gather(*(_calls_of(held) for held in hosts)), start=CallStats())
+
+
+async def _calls_of(held: Held) -> CallStats:
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            stats: CallStats = await await_ref(held.handle.stats.remote())
+            return stats
+    except (Unavailable, TimeoutError):
+        return CallStats()
+
+
+async def judge(trial: Trial, new: list[Held], old: list[Held]) -> Judgement:
+    """Looks on until the calls that the new hosts get tell whether they do as well as the old ones."""
+    start = time.monotonic()
+    new_before, old_before = await calls_of(new), await calls_of(old)
+    while True:
+        await asyncio.sleep(LOOK_S)
+        new_now, old_now = await calls_of(new), await calls_of(old)
+        judgement = trial.judge(new_now.since(new_before), old_now, old_now.since(old_before), time.monotonic() - start)
+        if judgement is not None:
+            return judgement
+
+
+async def until_idle(hosts: list[Held], idle_s: float) -> None:
+    """Returns when these hosts have had no call for so long."""
+    before = await calls_of(hosts)
+    while True:
+        await asyncio.sleep(idle_s)
+        now = await calls_of(hosts)
+        if not now.in_flight and now.answered == before.answered and now.failed == before.failed:
+            return
+        before = now
