@@ -196,9 +196,7 @@ class ModuleLoader:
             await asyncio.shield(held.recording)
         with held.stage("send"):
             artefacts = await self._artefacts_for(host, lock)
-        held.milliseconds |= await await_ref(
-            host.handle.load.remote(artefacts, manifest.entry_point, manifest.health_check)
-        )
+        held.milliseconds |= await await_ref(host.handle.load.remote(artefacts, manifest, order.epoch))
 
     def _serving_lock(self, module: Module) -> Lock:
         """A host that died is replaced by one with the same lock, whatever has been published since."""
