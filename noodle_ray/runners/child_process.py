@@ -28,27 +28,23 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DE
 class ChildProcess:
     """A process that runs `module`, an importable name, with the arguments (file descriptor, this process's id).
 
-    It has a session of its own and a home that goes with it. Walls around it (seccomp, namespaces) are still to come:
-    it runs as this user, and one that leaves its session outlives it.
+    It has a session of its own, and a home that goes with it. Walls around it (seccomp, namespaces) are still to come:
+    it runs as this user, and what leaves its session outlives it. Raises OSError where it cannot be started.
     """
 
     def __init__(self, module: str) -> None:
         self._home = tempfile.mkdtemp(prefix="noodle-module-")
-        ours, theirs = socket.socketpair()
-        self._connection = ours
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-X", "faulthandler", "-m", module, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=self._home,
-                env=_environment(self._home),
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+        self._connection, theirs = socket.socketpair()
+        try:
+            self._process = _start(module, theirs, self._home)
+        except OSError:
+            self._connection.close()
+            shutil.rmtree(self._home, ignore_errors=True)
+            raise
+        finally:
+            theirs.close()
         self._output = b""
-        self._closing: list[asyncio.BaseTransport] = []
+        self._closing: list[asyncio.BaseTransport | asyncio.StreamWriter] = []
         self._draining: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         threading.Thread(target=self._wait, args=(asyncio.get_running_loop(),), daemon=True).start()
@@ -60,7 +56,7 @@ class ChildProcess:
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(output), self._process.stdout)
         self._draining = asyncio.create_task(self._drain(output))
         reader, writer = await asyncio.open_unix_connection(sock=self._connection, limit=READ_BYTES)
-        self._closing = [transport, writer.transport]
+        self._closing = [transport, writer]
         return reader, writer
 
     @property
@@ -92,8 +88,8 @@ class ChildProcess:
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=last_words_s)
             self._draining.cancel()
-        for transport in self._closing:
-            transport.close()
+        for end in self._closing:
+            end.close()
         await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -114,6 +110,19 @@ class ChildProcess:
     async def _drain(self, output: asyncio.StreamReader) -> None:
         while chunk := await output.read(KEPT_OUTPUT_BYTES):
             self._output = (self._output + chunk)[-KEPT_OUTPUT_BYTES:]
+
+
+def _start(module: str, connection: socket.socket, home: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-X", "faulthandler", "-m", module, str(connection.fileno()), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=home,
+        env=_environment(home),
+        pass_fds=[connection.fileno()],
+        start_new_session=True,
+    )
 
 
 def _environment(home: str) -> dict[str, str]:

@@ -83,6 +83,8 @@ def _require_plain(value: object) -> None:
         item, depth = waiting.pop()
         if isinstance(item, dict):
             inside: list[Any] = _values(item)
+        elif isinstance(item, msgpack.ExtType):  # a tuple, but not when it is packed
+            raise NotPlain("a value of type ExtType")
         elif isinstance(item, list | tuple):
             inside = list(item)
         elif isinstance(item, _SCALARS):
