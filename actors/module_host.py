@@ -1,33 +1,38 @@
-"""The module host: one interpreter that runs one version of one module, with what it depends on."""
+"""The module host: an actor that runs one version of one module, with what it depends on, behind a runner."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
-import inspect
 import os
-import sys
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import ray
+import structlog
 
-from noodle_ray.errors import Conflict, InvalidInput, ModuleFailed, NotFound, Unavailable
+from noodle_ray.actors.names import MODULE_REGISTRY, NAMESPACE
+from noodle_ray.actors.ray_errors import await_ref
+from noodle_ray.errors import Conflict, InvalidInput, ModuleFailed, NoodleError, NotFound, Unavailable
 from noodle_ray.modules import artefact
 from noodle_ray.modules.call_route import Retired
+from noodle_ray.modules.call_stats import CallCounter, CallStats
+from noodle_ray.modules.manifest import Manifest, RunnerKind
+from noodle_ray.runners.checkpoints import Checkpointer
+from noodle_ray.runners.in_process import InProcessRunner
+from noodle_ray.runners.runner import Program, Runner
+from noodle_ray.runners.sandboxed import SandboxedRunner
 
-MAX_THREADS = 32
-"""Synchronous functions that run side by side; more wait their turn."""
+log = structlog.get_logger()
 
 MAX_CALLS = 10_000
 """Calls that a host accepts at once."""
+
+LAST_ANSWERS_S = 0.5
+"""How long a host lives on when its sandboxed process has ended, so that those who wait hear of it."""
 
 
 class ModuleHost:
@@ -35,15 +40,15 @@ class ModuleHost:
 
     def __init__(self, cache_dir: str) -> None:
         self._cache = Path(cache_dir)
-        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="module")
         self._name = ""
-        self._entry: object = None
-        self._functions: dict[str, Callable[..., Any]] = {}
-        self._health_check: Callable[..., Any] | None = None
-        self._retired = False
-        self._in_flight = 0
+        self._runner: Runner | None = None
+        self._checkpoints: Checkpointer | None = None
+        self._counter = CallCounter()
+        self._was_well = False
+        self._takes: Literal["all", "pinned", "none"] = "all"
+        self._running = {False: 0, True: 0}  # calls, by whether they are pinned
         self._idle = asyncio.Event()
-        self._idle.set()
+        self._watching: asyncio.Task[None] | None = None
 
     # -- loading
 
@@ -52,24 +57,28 @@ class ModuleHost:
         return await asyncio.to_thread(lambda: [sha for sha in hashes if not artefact.is_cached(self._cache, sha)])
 
     async def load(
-        self, artefacts: Sequence[tuple[str, str, bytes | None]], entry_point: str, health_check: str | None
+        self, artefacts: Sequence[tuple[str, str, bytes | None]], manifest: Manifest, epoch: int
     ) -> dict[str, float]:
         """Loads a module. `artefacts` are (name, sha256, packed bytes, or None where they are cached), in the order of
-        the lock: the module itself is the last. Gives the milliseconds of each stage.
+        the lock: the module itself is the last. `epoch` is its number among the module's hosts. Gives the milliseconds
+        of each stage.
 
-        Raises CorruptData, Conflict (a host takes one module), or ModuleFailed with the module's traceback.
+        Raises CorruptData, Conflict (a host takes one module), InvalidInput, or ModuleFailed with the traceback.
         """
         if self._name:
             raise Conflict(f"this host has {self._name} already")
         self._name = artefacts[-1][0]
         start = time.perf_counter()
         folders = await asyncio.to_thread(self._unpack_all, artefacts)
-        _require_own_names(folders)
         unpacked = time.perf_counter()
-        await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._guard, partial(self._import, folders, entry_point)
+        runner = _runner(manifest.runner)
+        self._runner = runner
+        await runner.load(
+            Program(self._name, tuple(folders), manifest.entry_point, manifest.health_check, manifest.vendor)
         )
-        self._health_check = self._find_health_check(health_check)
+        self._checkpoints = self._checkpointer(manifest, epoch, runner)
+        if isinstance(runner, SandboxedRunner):
+            self._watching = asyncio.create_task(self._end_with(runner))
         return {"unpack": _ms(unpacked - start), "import": _ms(time.perf_counter() - unpacked)}
 
     def _unpack_all(self, artefacts: Sequence[tuple[str, str, bytes | None]]) -> list[Path]:
@@ -78,147 +87,216 @@ class ModuleHost:
             for _, sha, content in artefacts
         ]
 
-    def _import(self, folders: Sequence[Path], entry_point: str) -> None:
-        for folder in folders:
-            sys.path.insert(0, str(folder))
-        importlib.invalidate_caches()
-        file, _, class_name = entry_point.partition(":")
-        module = importlib.import_module(file)
-        self._entry = getattr(module, class_name)() if class_name else module
-        self._functions = _methods(self._entry) if class_name else _functions(module)
-
-    def _find_health_check(self, name: str | None) -> Callable[..., Any] | None:
-        if name is None:
+    def _checkpointer(self, manifest: Manifest, epoch: int, runner: Runner) -> Checkpointer | None:
+        spec = manifest.state
+        if spec is None:
             return None
-        found = getattr(self._entry, name, None)
-        if not callable(found):
-            raise ModuleFailed(self._name, f"it has no function {name!r}, which its manifest names as the health check")
-        return found  # type: ignore[no-any-return]
+        keep = partial(_keep_state, manifest.name, epoch, manifest.version)
+        return Checkpointer(
+            manifest.name,
+            runner.export_state,
+            keep,
+            spec.durable,
+            spec.checkpoint_s,
+            on_failure=lambda error: log.warning("state_not_kept", module=manifest.name, error=str(error)),
+        )
+
+    async def _end_with(self, runner: SandboxedRunner) -> None:
+        """A host whose sandboxed process has ended is of no use: its own end has it replaced like any other."""
+        await runner.ended()
+        log.warning("sandboxed_process_ended", module=self._name)
+        await asyncio.sleep(LAST_ANSWERS_S)
+        os._exit(1)
 
     # -- calling
 
     async def check(self) -> None:
         """Runs the module's health check, if it has one. Raises ModuleFailed where it raises, or answers False."""
-        if self._health_check is not None and await self._run(self._health_check, (), {}) is False:
-            raise ModuleFailed(self._name, "its health check answered False")
+        await self._loaded().check()
+        self._was_well = True
 
-    async def call(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Runs one public function: in a thread, or awaited where it is asynchronous. Retired where it was replaced.
+    async def call(self, function: str, args: Sequence[Any], kwargs: dict[str, Any], pinned: bool = False) -> Any:
+        """Runs one public function. Retired where this host was replaced, unless the call is `pinned` to it.
 
-        Raises NotFound with the public names, InvalidInput where the arguments do not fit the function, or
-        ModuleFailed with the traceback of what the module raised.
+        Raises NotFound with the public names, InvalidInput where the arguments do not fit the function, ModuleFailed
+        with the traceback of what the module raised, or CallInterrupted where its state could not be kept.
         """
-        if self._retired:
+        if not self._takes_call(pinned):
             return Retired()
-        self._in_flight += 1
-        self._idle.clear()
+        runner, start, failed = self._loaded(), time.perf_counter(), None
+        self._began(pinned)
         try:
-            return await self._run(self._find(function), args, kwargs)
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
-
-    def _find(self, function: str) -> Callable[..., Any]:
-        if not self._name:
-            raise Unavailable("this host has no module yet")
-        if function not in self._functions:
-            raise NotFound("function", f"{self._name}.{function}", sorted(self._functions))
-        return self._functions[function]
-
-    async def _run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        _require_fitting(function, args, kwargs)
-        if inspect.iscoroutinefunction(function):
-            result = await self._guard_async(function(*args, **kwargs))
-        else:
-            work = partial(function, *args, **kwargs)
-            result = await asyncio.get_running_loop().run_in_executor(self._threads, self._guard, work)
-        if inspect.isgenerator(result) or inspect.isasyncgen(result):
-            raise ModuleFailed(self._name, "it gave a generator; give a list instead")
-        return result
-
-    def _guard(self, work: Callable[[], Any]) -> Any:
-        """Runs the module's code: whatever it raises, an exit too, is its failure and not this host's."""
-        try:
-            return work()
-        except BaseException as error:
-            raise self._failure(error) from None
-
-    async def _guard_async(self, work: Awaitable[Any]) -> Any:
-        try:
-            return await work
-        except asyncio.CancelledError:
+            result = await self._answer(runner, function, args, kwargs)
+            failed = False
+            return result
+        except ModuleFailed:
+            failed = True
             raise
-        except BaseException as error:
-            raise self._failure(error) from None
+        finally:
+            self._ended(pinned, time.perf_counter() - start, failed)
 
-    def _failure(self, error: BaseException) -> ModuleFailed:
-        problem = "".join(traceback.format_exception_only(error)).strip()
-        return ModuleFailed(self._name, problem, "".join(traceback.format_exception(error)))
+    async def _answer(self, runner: Runner, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        ran = True
+        try:
+            return await runner.call(function, args, kwargs)
+        except (NotFound, InvalidInput):
+            ran = False
+            raise
+        finally:
+            if ran:  # and if it failed: it may have changed its state before that
+                await self._call_ended(function)
+
+    async def stream(
+        self, function: str, args: Sequence[Any], kwargs: dict[str, Any], pinned: bool = False
+    ) -> AsyncGenerator[Any, None]:
+        """Runs one public generator, item by item. One Retired where this host was replaced. Raises as `call`."""
+        if not self._takes_call(pinned):
+            yield Retired()
+            return
+        runner, start, failed = self._loaded(), time.perf_counter(), None
+        self._began(pinned)
+        try:
+            async with aclosing(self._items(runner, function, args, kwargs)) as items:
+                async for item in items:
+                    failed = False
+                    yield item
+            failed = False
+        except ModuleFailed:
+            failed = True
+            raise
+        finally:
+            self._ended(pinned, time.perf_counter() - start, failed)
+
+    async def _items(
+        self, runner: Runner, function: str, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        ran = True
+        try:
+            async with aclosing(runner.stream(function, args, kwargs)) as items:
+                async for item in items:
+                    yield item
+        except (NotFound, InvalidInput):
+            ran = False
+            raise
+        finally:
+            if ran:
+                await self._call_ended(function)
+
+    def _loaded(self) -> Runner:
+        if self._runner is None:
+            raise Unavailable("this host has no module yet")
+        return self._runner
+
+    async def _call_ended(self, function: str) -> None:
+        if self._checkpoints is not None:
+            await self._checkpoints.call_ended(function)
+
+    def _takes_call(self, pinned: bool) -> bool:
+        return self._takes == "all" or (pinned and self._takes == "pinned")
+
+    def _began(self, pinned: bool) -> None:
+        self._counter.began()
+        self._running[pinned] += 1
+
+    def _ended(self, pinned: bool, seconds: float, failed: bool | None) -> None:
+        self._counter.ended(seconds, failed)
+        self._running[pinned] -= 1
+        if not self._running[pinned]:
+            self._idle.set()
+
+    # -- state
+
+    async def export_state(self) -> bytes:
+        """The module's state, for its next host. From now on this one keeps no state any more, until it resumes.
+
+        Raises ModuleFailed.
+        """
+        if self._checkpoints is not None:
+            await self._checkpoints.stop()
+        try:
+            return await self._loaded().export_state()
+        except NoodleError:
+            self._start_checkpoints()
+            raise
+
+    async def import_state(self, state: bytes, from_version: str) -> None:
+        """Has the module take what another version of it exported. Raises ModuleFailed."""
+        await self._loaded().import_state(state, from_version)
+
+    def _start_checkpoints(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.start()
 
     # -- living and ending
 
-    async def retire(self) -> None:
-        """From now on answers calls with Retired; returns when those that run have ended."""
-        self._retired = True
-        await self._idle.wait()
+    async def retire(self, whole: bool = False) -> None:
+        """From now on answers calls with Retired, and returns when those that run have ended.
+
+        Unless `whole`, calls that are pinned to its version are still taken, and not waited for.
+        """
+        self._takes = "none" if whole else "pinned"
+        while self._running[False] or (whole and self._running[True]):
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def resume(self) -> None:
+        """Takes calls again, and keeps the state again: calls come back to a host that was to be replaced."""
+        self._takes = "all"
+        self._start_checkpoints()
+
+    async def stats(self) -> CallStats:
+        """The calls that it has had so far."""
+        return self._counter.stats()
 
     async def ping(self) -> dict[str, Any]:
-        """Who this is: the module it has ("" while it is empty), its node and its process."""
-        return {"module": self._name, "node_id": ray.get_runtime_context().get_node_id(), "pid": os.getpid()}
+        """Who this is: the module it has ("" while it is empty) and whether that was found well; node and process."""
+        node_id = ray.get_runtime_context().get_node_id()
+        return {"module": self._name, "ready": self._was_well, "node_id": node_id, "pid": os.getpid()}
 
     async def outlive(self) -> None:
         """Never returns: awaiting it raises when the host has ended, which tells of its death at once."""
         await asyncio.Event().wait()
 
+    async def close(self) -> None:
+        """Ends what runs the module's code: what still runs is cut off. To be followed by the end of this host."""
+        self._takes = "none"
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._checkpoints is not None:
+            await self._checkpoints.stop()
+        if self._runner is not None:
+            await self._runner.close()
+
+
+def _runner(kind: RunnerKind) -> Runner:
+    return _RUNNERS[kind]()
+
+
+def _serve_runner() -> Runner:
+    from noodle_ray.actors.serve_runner import ServeRunner  # Serve takes a second to import
+
+    return ServeRunner()
+
+
+_RUNNERS: dict[RunnerKind, Callable[[], Runner]] = {
+    "in-host": InProcessRunner,
+    "sandboxed": SandboxedRunner,
+    "serve": _serve_runner,
+}
+
+
+async def _keep_state(module: str, epoch: int, version: str, state: bytes) -> None:
+    """Has the registry keep a module's state. Raises Unavailable, Conflict where another host has taken over."""
+    registry = await asyncio.to_thread(_find_registry)
+    await await_ref(registry.keep_state.remote(module, epoch, version, state))
+
+
+def _find_registry() -> Any:
+    try:
+        return ray.get_actor(MODULE_REGISTRY, NAMESPACE)
+    except ValueError:
+        raise Unavailable("there is no module registry") from None
+
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def _require_own_names(folders: Sequence[Path]) -> None:
-    """A package that could be another's would be imported from the wrong place, or break what runs here."""
-    owners: dict[str, Path] = {}
-    for folder in folders:
-        for name in sorted(artefact.top_level_names(folder)):
-            if name in owners:
-                raise InvalidInput.of("module", f"two modules of the lock have a package {name!r}")
-            if name in sys.modules or importlib.util.find_spec(name) is not None:
-                raise InvalidInput.of("module", f"its package {name!r} has the name of one that is installed here")
-            owners[name] = folder
-
-
-def _methods(instance: object) -> dict[str, Callable[..., Any]]:
-    """The public methods of the entry point's class, bound."""
-    names = [name for name in dir(type(instance)) if not name.startswith("_")]
-    return {name: getattr(instance, name) for name in names if callable(getattr(type(instance), name))}
-
-
-def _functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The public functions of the entry point's file: those in __all__, or else those that it defines itself."""
-    listed = getattr(module, "__all__", None)
-    names = [name for name in vars(module) if not name.startswith("_")] if listed is None else list(listed)
-    found = {name: getattr(module, name) for name in names}
-    return {
-        name: value
-        for name, value in found.items()
-        if inspect.isroutine(value) and (listed is not None or value.__module__ == module.__name__)
-    }
-
-
-@lru_cache(maxsize=1000)
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(function)
-    except (ValueError, TypeError):  # some functions in C have none: they check for themselves
-        return None
-
-
-def _require_fitting(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    signature = _signature(function)
-    if signature is None:
-        return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise InvalidInput.of("arguments", f"{error}; the function is {function.__name__}{signature}") from None

@@ -18,8 +18,6 @@ from noodle_ray.modules.signatures import Function, read_functions
 
 _LEFT_OUT = ("__pycache__",)
 _LEFT_OUT_ENDINGS = (".pyc", ".pyo", ".egg-info")
-_NOT_FOR_OTHERS = ("tests", "conftest", "setup")
-"""Names at the top of many a module that nobody imports from elsewhere: two modules may both have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +100,6 @@ def verified(cache: Path, sha256: str) -> Path:
     if not is_cached(cache, sha256):
         raise CorruptData(f"the cached artefact {cached(cache, sha256)} is missing or was altered")
     return cached(cache, sha256)
-
-
-def top_level_names(folder: Path) -> set[str]:
-    """The packages and files of an unpacked module that others can import."""
-    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
-    files = {path.stem for path in folder.glob("*.py")}
-    return {name for name in packages | files if name.isidentifier() and name not in _NOT_FOR_OTHERS}
 
 
 def _put_in_place(fresh: Path, folder: Path, aside: Path) -> None:

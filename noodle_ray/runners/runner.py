@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,8 +42,10 @@ class Runner(Protocol):
         """Runs one public function. Raises NotFound, InvalidInput (arguments), ModuleFailed."""
         ...
 
-    def stream(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> AsyncIterator[Any]:
+    def stream(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """Runs one public generator, item by item: it goes on only when the next item is asked for.
+
+        Closing what this gives closes the generator.
 
         Raises as `call`, also where the function gives no generator.
         """

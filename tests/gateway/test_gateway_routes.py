@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 from gateway_fakes import FakePorts
 
-from noodle_ray.errors import Conflict, LimitReached, Unavailable
+from noodle_ray.errors import Conflict, LimitReached, ModuleFailed, Unavailable
+from noodle_ray.modules.call_route import CallTarget
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 
@@ -160,7 +162,39 @@ class TestModules:
         request = {"function": "greet", "args": ["Ada", 1.5, None], "kwargs": {"deep": {"er": [1]}}}
         answer = await client.post("/api/modules/greeter/call", json=request)
         assert answer.json() == {"result": "Hello"}
-        assert fakes.modules.calls[0] == ("call", "greeter", "greet", ["Ada", 1.5, None], {"deep": {"er": [1]}})
+        target = CallTarget("greeter", "greet")
+        assert fakes.modules.calls[0] == ("call", target, ["Ada", 1.5, None], {"deep": {"er": [1]}})
+
+    async def test_call_in_a_session_of_a_version(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        request = {"function": "greet", "session": "ada", "version": "==1.*"}
+        await client.post("/api/modules/greeter/call", json=request)
+        assert fakes.modules.calls[0] == ("call", CallTarget("greeter", "greet", "ada", "==1.*"), [], {})
+
+    async def test_stream_is_a_line_for_each_item(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        fakes.modules.result = [1, {"two": "drei"}, None]
+        answer = await client.post("/api/modules/greeter/stream", json={"function": "greet"})
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        assert answer.text == '1\n{"two": "drei"}\nnull\n'
+        fakes.modules.result = []
+        assert (await client.post("/api/modules/greeter/stream", json={"function": "greet"})).text == ""
+
+    async def test_a_stream_that_fails_at_once_has_a_status(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        fakes.modules.result = [ModuleFailed("greeter", "ill")]
+        answer = await client.post("/api/modules/greeter/stream", json={"function": "greet"})
+        assert answer.status_code == 502 and answer.json()["error"]["code"] == "module_failed"
+
+    async def test_a_stream_that_fails_later_says_so_in_its_last_line(
+        self, client: httpx.AsyncClient, fakes: FakePorts
+    ) -> None:
+        for failure, code in ((ModuleFailed("greeter", "ill"), "module_failed"), (object(), "module_failed")):
+            fakes.modules.result = [1, failure]
+            answer = await client.post("/api/modules/greeter/stream", json={"function": "greet"})
+            first, last = answer.text.splitlines()
+            assert answer.status_code == 200 and first == "1" and json.loads(last)["error"]["code"] == code
+
+    async def test_rollback(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
+        assert (await client.post("/api/modules/greeter/rollback")).json() == {"name": "greeter"}
+        assert fakes.modules.calls[0] == ("rollback", "greeter")
 
     @pytest.mark.parametrize("result", [None, [1, "two", {"three": 3.5}], "naïve ☃", {"": ""}])
     async def test_call_gives_any_json(self, client: httpx.AsyncClient, fakes: FakePorts, result: Any) -> None:

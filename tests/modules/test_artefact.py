@@ -289,7 +289,3 @@ class TestCache:
         with pytest.raises(OSError, match="no space left"):
             unpack(packed, content_hash(packed), tmp_path)
         assert list((tmp_path / "modules").iterdir()) == []
-
-    def test_names_that_others_can_import(self, tmp_path: Path) -> None:
-        write(tmp_path, {"a/__init__.py": b"", "b.py": b"", "tests/__init__.py": b"", "data/x.txt": b"", "c-d.py": b""})
-        assert artefact.top_level_names(tmp_path) == {"a", "b"}

@@ -1,0 +1,169 @@
+"""The runner that runs a module's code as a Ray Serve application, which Serve watches and brings back."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from typing import Any
+
+import ray
+from ray import exceptions, serve
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from noodle_ray.actors.ray_errors import first_line, translate
+from noodle_ray.errors import ModuleFailed, NoodleError, Unavailable
+from noodle_ray.runners.in_process import InProcessRunner
+from noodle_ray.runners.runner import Program
+
+PREFIX = "noodle-module-"
+MAX_ONGOING = 10_000
+SHUTDOWN_S = 1.0
+"""How long calls may go on when the application is deleted: a host is closed when its calls have ended."""
+
+
+class ModuleReplica:
+    """A replica: it loads the program by itself, so that one that Serve starts anew has it, too."""
+
+    async def __init__(self, program: Program, application: str, host: Any) -> None:  # type: ignore[misc]
+        """`host` is the handle of the module host that this is for: without it, the application is nobody's."""
+        self._application, self._host = application, host
+        self._runner = InProcessRunner()
+        self._error: NoodleError | None = None
+        try:
+            await self._runner.load(program)
+        except NoodleError as error:
+            # Raised here, Serve would try it twice again and tell of it in its own words.
+            self._error = error
+        self._watching = asyncio.create_task(self._end_with_host())
+
+    async def _end_with_host(self) -> None:
+        """A host that is killed deletes nothing any more: the replica sees to that."""
+        while True:
+            try:
+                await self._host.outlive.remote()
+            except exceptions.ActorUnavailableError:
+                await asyncio.sleep(SHUTDOWN_S)
+            except exceptions.RayError:
+                break
+        await asyncio.to_thread(serve.delete, self._application, _blocking=False)
+
+    def _loaded(self) -> InProcessRunner:
+        if self._error is not None:
+            raise self._error
+        return self._runner
+
+    async def loaded(self) -> None:
+        """Raises what loading the program raised."""
+        self._loaded()
+
+    async def check(self) -> None:
+        await self._loaded().check()
+
+    async def call(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return await self._loaded().call(function, args, kwargs)
+
+    async def stream(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
+        async for item in self._loaded().stream(function, args, kwargs):
+            yield item
+
+
+class ServeRunner:
+    """Runs one program as a Serve application with one replica, on the node of the module host that this is within.
+
+    Serve streams ahead of who reads: a generator does not wait until its next item is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._module = ""
+        self._application = ""
+        self._handle: DeploymentHandle[Any] | None = None
+
+    async def load(self, program: Program) -> None:
+        """Deploys it, and waits until its replica has loaded it. Raises ModuleFailed, InvalidInput, Unavailable."""
+        self._module = program.module
+        self._application = f"{PREFIX}{program.module}-{uuid.uuid4().hex[:8]}"
+        host = ray.get_runtime_context().current_actor
+        # Serve's own calls block: never in an actor's event loop.
+        self._handle = await asyncio.to_thread(_deploy, self._application, program, host)
+        await self._await(self._handle.loaded.remote())
+
+    async def check(self) -> None:
+        """Runs its health check, if it has one. Raises ModuleFailed where it raises, or answers False."""
+        await self._await(self._running().check.remote())
+
+    async def call(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Runs one public function. Raises NotFound, InvalidInput (arguments), ModuleFailed, Unavailable."""
+        return await self._await(self._running().call.remote(function, args, kwargs))
+
+    async def stream(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
+        """Runs one public generator; closing it early cancels it. Raises as `call`."""
+        items: Any = self._running().options(stream=True).stream.remote(function, args, kwargs)
+        is_over = False
+        try:
+            async for item in items:
+                yield item
+            is_over = True
+        except (exceptions.RayError, RayServeException) as error:
+            is_over = True
+            raise self._translate(error) from error
+        finally:
+            if not is_over:
+                items.cancel()
+
+    async def export_state(self) -> bytes:
+        """Raises ModuleFailed: what Serve runs has no state that could be moved."""
+        raise ModuleFailed(self._module, "a module that runs on Serve has no state")
+
+    async def import_state(self, state: bytes, from_version: str) -> None:
+        """Raises ModuleFailed, as `export_state`."""
+        await self.export_state()
+
+    async def close(self) -> None:
+        """Deletes the application."""
+        if self._application:
+            await asyncio.to_thread(serve.delete, self._application)
+            self._handle = None
+
+    def _running(self) -> DeploymentHandle[Any]:
+        if self._handle is None:
+            raise Unavailable(f"{self._module} is not deployed")
+        return self._handle
+
+    async def _await(self, response: Awaitable[Any]) -> Any:
+        try:
+            return await response
+        except (exceptions.RayError, RayServeException, NoodleError) as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: Exception) -> Exception:
+        """Ours as itself; a dead replica, or what cannot be sent, is the module's failure."""
+        translated = translate(error)
+        if isinstance(translated, NoodleError) and not isinstance(translated, Unavailable):
+            return translated
+        return ModuleFailed(self._module, f"its replica did not answer: {first_line(error)}", str(error))
+
+
+def _deploy(application: str, program: Program, host: Any) -> DeploymentHandle[Any]:
+    deployment = serve.deployment(
+        name="module",
+        num_replicas=1,
+        max_ongoing_requests=MAX_ONGOING,
+        graceful_shutdown_timeout_s=SHUTDOWN_S,
+        graceful_shutdown_wait_loop_s=SHUTDOWN_S / 10,
+        # The program's folders are on this node; what the module holds, its host's allocation holds.
+        ray_actor_options={"num_cpus": 0, "resources": {f"node:{_address()}": 0.001}},
+    )(ModuleReplica)
+    try:
+        handle: DeploymentHandle[Any] = serve.run(
+            deployment.bind(program, application, host), name=application, route_prefix=None
+        )
+    except (RuntimeError, TimeoutError, RayServeException) as error:
+        raise Unavailable(f"Serve does not run {program.module}: {first_line(error)}") from error
+    return handle
+
+
+def _address() -> str:
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address
