@@ -330,11 +330,14 @@ class ModuleLoader:
             change,
             module.moved,
         )
+        start = time.perf_counter()
         try:
             await self._book.keep(event)
         except NoodleError as error:
             await self.handle(module, orders.StageFailed(order.revision, error))
             return
+        for held in module.hosts_of(order.revision):
+            held.milliseconds["route"] = round((time.perf_counter() - start) * 1000, 3)
         module.moved = None
         module.scaler = Scaler(self._core.release(module.name, candidate.revision.version).manifest.replicas)
         await self.handle(module, orders.Routed(order.revision))

@@ -236,7 +236,7 @@ class TestHost:
 
     async def test_takes_one_module(self, hosts: Hosts) -> None:
         handle = await hosts.load(CODE)
-        with pytest.raises(Conflict, match="has hosted_.* already"):
+        with pytest.raises(Conflict, match=r"has hosted_.* already"):
             await await_ref(handle.load.remote([("a", "0", b"")], Manifest(name="a", version="1", entry_point="a"), 1))
 
     async def test_retires_and_resumes(self, hosts: Hosts) -> None:

@@ -108,9 +108,11 @@ class TestDurable:
             with pytest.raises(CallInterrupted) as raised:
                 await call
             assert isinstance(raised.value.__cause__, Conflict)
-        store.checkpoints.start()
         await asyncio.sleep(0.05)
         assert store.kept == []
+        store.checkpoints.start()
+        await store.call()
+        assert len(store.kept) == 1, "it has given back"
 
     @pytest.mark.parametrize("error", [ModuleFailed("prog", "no state"), ValueError("a fault of ours")])
     async def test_what_the_export_raises_comes_out(self, error: Exception) -> None:

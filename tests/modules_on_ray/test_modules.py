@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import tempfile
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from modules_on_ray import EXAMPLES, allocator, has, kill, loaded_version, publish, until
 
-from noodle_ray.actors import names, ray_state
+from noodle_ray.actors import ray_state
 from noodle_ray.actors.module_calls import ModuleCaller
 from noodle_ray.actors.module_registry import ModuleRegistry
-from noodle_ray.actors.ray_errors import await_ref, get
+from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.errors import (
     CallInterrupted,
     Conflict,
@@ -27,152 +24,14 @@ from noodle_ray.errors import (
     ModuleFailed,
     NoodleError,
     NotFound,
-    Unavailable,
     Unresolvable,
 )
 from noodle_ray.modules.archive import write_entries
 from noodle_ray.modules.artefact import pack_module
-from noodle_ray.nodes.lease_book import pinned
-from noodle_ray.nodes.membership import Node
-from noodle_ray.placement.allocation import Allocation, Bundle
-from noodle_ray.placement.request import Request
-from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.modules.call_route import CallTarget
 from noodle_ray.settings import Settings
 
 pytestmark = pytest.mark.ray
-
-EXAMPLES = Path(__file__).parents[2] / "examples" / "modules"
-LOADING_TIMEOUT_MS = 15_000
-
-
-def allocator() -> Callable[[], Any]:
-    """A factory of an allocator that puts everything on the one node; by value, so that the actor's process has it."""
-
-    class OneNode:
-        def __init__(self) -> None:
-            self.held: dict[str, Allocation] = {}
-
-        async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
-            [node] = await self.nodes()
-            allocation = Allocation(
-                id=f"noodle-{len(self.held)}{time.time_ns()}",
-                epoch=1,
-                state="held",
-                request=Request.of(demand),
-                bundles=(Bundle(demand=demand, node_id=node.id),),
-                policy="one-node",
-                owner=owner,
-                created_at=0.0,
-            )
-            _, made = await asyncio.to_thread(ray_state.create_group, allocation.group, pinned(allocation), 10.0)
-            assert made
-            self.held[allocation.id] = allocation
-            return allocation
-
-        async def release(self, allocation_id: str) -> None:
-            allocation = self.held.pop(allocation_id, None)
-            if allocation is None:
-                raise NotFound("allocation", allocation_id)
-            group = await asyncio.to_thread(ray_state.group_named, allocation.group)
-            assert group is not None
-            await asyncio.to_thread(ray_state.remove_group, group.id)
-
-        async def allocations(self) -> list[Allocation]:
-            return list(self.held.values())
-
-        async def nodes(self) -> list[Node]:
-            resources = NodeResources.of(cpus=2, gpus=1)
-            return [
-                Node(id=node, name="n", address="127.0.0.1", resources=resources, joined_at=0, heard_at=0)
-                for node in await asyncio.to_thread(ray_state.live_nodes)
-            ]
-
-    return OneNode
-
-
-@pytest.fixture(scope="module")
-def settings() -> Iterator[Settings]:
-    before = {name: os.environ.get(name) for name in ("RAY_TMPDIR", "RAY_AUTH_MODE")}
-    with tempfile.TemporaryDirectory(prefix="nr", ignore_cleanup_errors=True) as folder:
-        (Path(folder) / "ray").mkdir()
-        os.environ |= {"RAY_TMPDIR": str(Path(folder) / "ray"), "RAY_AUTH_MODE": "disabled"}
-        ray.init(
-            num_cpus=2,
-            num_gpus=1,
-            object_store_memory=80 * 2**20,
-            include_dashboard=False,
-            log_to_driver=False,
-            namespace="somebody-else",
-        )
-        yield Settings(
-            state_dir=Path(folder) / "state",
-            cache_dir=Path(folder) / "cache",
-            module_loading_timeout_ms=LOADING_TIMEOUT_MS,
-        )
-        ray.shutdown()
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
-
-
-@pytest.fixture(scope="module")
-def registry(settings: Settings) -> Any:
-    actor = ray.remote(ModuleRegistry).options(**names.on_the_head(names.MODULE_REGISTRY)).remote(settings, allocator())
-    get(actor.ping.remote(), timeout_s=60)
-    for manifest in sorted(EXAMPLES.glob("*/*/pyproject.toml")):
-        get(actor.publish.remote(pack_module(manifest.parent)), timeout_s=30)
-    return actor
-
-
-@pytest.fixture
-def caller(registry: Any) -> ModuleCaller:
-    return ModuleCaller(registry)
-
-
-def module(name: str, version: str, code: str, more: str = "") -> bytes:
-    """A packed module whose one file, named after it, has this code."""
-    file = name.replace("-", "_")
-    manifest = f'[tool.noodle.module]\nname = "{name}"\nversion = "{version}"\nentry_point = "{file}"\n{more}'
-    return write_entries({"pyproject.toml": manifest.encode(), f"{file}.py": code.encode()})
-
-
-async def publish(registry: Any, name: str, version: str, code: str, more: str = "") -> dict[str, Any]:
-    published: dict[str, Any] = await await_ref(registry.publish.remote(module(name, version, code, more)))
-    return published
-
-
-async def until(holds: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not await holds():  # noqa: ASYNC110 - what is waited for is in another process
-            await asyncio.sleep(0.05)
-
-
-async def process_of(registry: Any) -> int:
-    pid: int = await await_ref(registry.__ray_call__.remote(lambda actor: os.getpid()))
-    return pid
-
-
-async def kill(registry: Any) -> None:
-    """Kills the registry's process, and waits until Ray has brought it back."""
-    before = await process_of(registry)
-    os.kill(before, signal.SIGKILL)
-
-    async def is_back() -> bool:
-        try:
-            return await process_of(registry) != before
-        except Unavailable:
-            return False
-
-    await until(is_back)
-
-
-async def has(condition: Callable[[], bool]) -> bool:
-    return condition()
-
-
-async def loaded_version(registry: Any, name: str) -> str | None:
-    described = await await_ref(registry.describe.remote(name))
-    version: str | None = described["loaded"]
-    return version
 
 
 class TestExamples:
@@ -187,13 +46,13 @@ class TestExamples:
         assert loaded["node_id"] in ray_state.live_nodes()
         assert {"place", "host", "unpack", "import", "check", "route", "total"} <= loaded["milliseconds"].keys()
         text = "To be, or not to be: that is the question."
-        assert (await caller.call("wordcount", "count", [text], {}))["to"] == 2
+        assert (await caller.call(CallTarget("wordcount", "count"), [text], {}))["to"] == 2
 
         swapped = await await_ref(registry.swap.remote("WordCount"))
         assert (swapped["version"], swapped["previous"]) == ("2.0.0", "1.0.0")
-        assert await caller.call("wordcount", "count", [], {"text": text}) == {"question": 1}
+        assert await caller.call(CallTarget("wordcount", "count"), [], {"text": text}) == {"question": 1}
         with pytest.raises(ModuleFailed, match="k must be at least 1") as failed:
-            await caller.call("wordcount", "top", [text, 0], {})
+            await caller.call(CallTarget("wordcount", "top"), [text, 0], {})
         assert "counter.py" in failed.value.trace
 
         with pytest.raises(Conflict, match=r"2\.0\.0 runs already"):
@@ -207,7 +66,7 @@ class TestExamples:
         await await_ref(registry.unload.remote("wordcount"))
         await await_ref(registry.unload.remote("tokenizer"))
         with pytest.raises(NotFound, match="no loaded module 'wordcount'"):
-            await caller.call("wordcount", "count", [text], {})
+            await caller.call(CallTarget("wordcount", "count"), [text], {})
 
     async def test_publishing_again_is_no_error_and_other_content_is(self, registry: Any) -> None:
         archive = pack_module(EXAMPLES / "tokenizer" / "1.0")
@@ -248,7 +107,7 @@ class TestSwap:
         async def calls(caller: ModuleCaller, function: str) -> int:
             number = 0
             while not done:
-                answer = await caller.call("echo", function, [number], {})
+                answer = await caller.call(CallTarget("echo", function), [number], {})
                 assert answer[1] == number
                 answers.append(answer)
                 number += 1
@@ -269,7 +128,7 @@ class TestSwap:
 
     async def test_lets_a_call_end_on_the_version_it_began_on(self, registry: Any, caller: ModuleCaller) -> None:
         await await_ref(registry.load.remote("echo", "==1"))
-        old = asyncio.ensure_future(caller.call("echo", "sleeps", [1.5], {}))
+        old = asyncio.ensure_future(caller.call(CallTarget("echo", "sleeps"), [1.5], {}))
         await asyncio.sleep(0.3)
         swapped = await await_ref(registry.swap.remote("echo", "==2"))
         assert swapped["version"] == "2" and old.done() and await old == 1
@@ -304,7 +163,7 @@ class TestSwap:
         await publish(registry, name, "2.0", f"def hello(): return 'never'\n{code}", more)
         with pytest.raises(error, match=message):
             await await_ref(registry.swap.remote(name, ">=2"))
-        assert await caller.call(name, "hello", [], {}) == "hello"
+        assert await caller.call(CallTarget(name, "hello"), [], {}) == "hello"
         assert await loaded_version(registry, name) == "1.0"
         await await_ref(registry.unload.remote(name))
 
@@ -316,9 +175,9 @@ class TestSwap:
         await publish(registry, "breaking", "2.0", "def hello(name): return name")
         with pytest.raises(Incompatible, match="hello: name is required now"):
             await await_ref(registry.swap.remote("breaking"))
-        assert await caller.call("breaking", "hello", [], {}) == "hello"
+        assert await caller.call(CallTarget("breaking", "hello"), [], {}) == "hello"
         await await_ref(registry.swap.remote("breaking", force=True))
-        assert await caller.call("breaking", "hello", ["you"], {}) == "you"
+        assert await caller.call(CallTarget("breaking", "hello"), ["you"], {}) == "you"
         await await_ref(registry.unload.remote("breaking"))
 
     async def test_a_first_load_that_fails_leaves_nothing(self, registry: Any) -> None:
@@ -327,14 +186,14 @@ class TestSwap:
             await await_ref(registry.load.remote("stillborn"))
         assert await loaded_version(registry, "stillborn") is None
         with pytest.raises(NotFound):
-            await await_ref(registry.route.remote("stillborn"))
+            await await_ref(registry.routes.remote("stillborn"))
 
 
 class TestDeath:
     async def test_of_a_host_ends_its_calls_and_it_comes_back(self, registry: Any, caller: ModuleCaller) -> None:
         await await_ref(registry.load.remote("echo", "==1"))
-        pid = await caller.call("echo", "pid", [], {})
-        in_flight = asyncio.ensure_future(caller.call("echo", "sleeps", [30], {}))
+        pid = await caller.call(CallTarget("echo", "pid"), [], {})
+        in_flight = asyncio.ensure_future(caller.call(CallTarget("echo", "sleeps"), [30], {}))
         await asyncio.sleep(0.3)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(CallInterrupted, match="its host ended"):
@@ -342,8 +201,8 @@ class TestDeath:
 
         async def answers() -> bool:
             try:
-                return bool(await caller.call("echo", "pid", [], {}) != pid)
-            except ModuleFailed:
+                return bool(await caller.call(CallTarget("echo", "pid"), [], {}) != pid)
+            except CallInterrupted:
                 return False  # sent before anybody knew of the death
 
         await until(answers)
@@ -352,10 +211,10 @@ class TestDeath:
 
     async def test_of_the_registry_changes_nothing(self, registry: Any, caller: ModuleCaller) -> None:
         await await_ref(registry.load.remote("echo", "==1"))
-        pid = await caller.call("echo", "pid", [], {})
+        pid = await caller.call(CallTarget("echo", "pid"), [], {})
         before = await await_ref(registry.modules.remote())
         await kill(registry)
-        assert await ModuleCaller(registry).call("echo", "pid", [], {}) == pid
+        assert await ModuleCaller(registry).call(CallTarget("echo", "pid"), [], {}) == pid
         assert await await_ref(registry.modules.remote()) == before
         swapped = await await_ref(registry.swap.remote("echo", "==2"))
         assert swapped["previous"] == "1"
@@ -363,15 +222,15 @@ class TestDeath:
 
     async def test_of_both_brings_the_module_back(self, registry: Any, caller: ModuleCaller) -> None:
         await await_ref(registry.load.remote("echo", "==1"))
-        pid = await caller.call("echo", "pid", [], {})
+        pid = await caller.call(CallTarget("echo", "pid"), [], {})
         os.kill(pid, signal.SIGKILL)
         await kill(registry)
         fresh = ModuleCaller(registry)
 
         async def answers() -> bool:
             try:
-                return bool(await fresh.call("echo", "pid", [], {}) != pid)
-            except ModuleFailed:
+                return bool(await fresh.call(CallTarget("echo", "pid"), [], {}) != pid)
+            except CallInterrupted:
                 return False
 
         await until(answers)
@@ -385,7 +244,7 @@ class TestPlacement:
         await publish(registry, "seer", "1.0", code, "resources = {cpus = 0.5, gpu_share = 0.5}")
         loaded = await await_ref(registry.load.remote("seer"))
         assert not loaded["warm"]
-        assert await caller.call("seer", "devices", [], {}) == "0"
+        assert await caller.call(CallTarget("seer", "devices"), [], {}) == "0"
         assert len(ray_state.groups()) == 1
         await await_ref(registry.unload.remote("seer"))
         assert ray_state.groups() == {}
@@ -438,9 +297,9 @@ class TestBadInput:
         with pytest.raises(NotFound, match="no loaded module"):
             await await_ref(registry.swap.remote("tokenizer"))
         with pytest.raises(NotFound, match="no loaded module"):
-            await caller.call("nothing", "x", [], {})
+            await caller.call(CallTarget("nothing", "x"), [], {})
         with pytest.raises(InvalidInput, match="name"):
-            await caller.call("no such", "x", [], {})
+            await caller.call(CallTarget("no such", "x"), [], {})
         with pytest.raises(NotFound, match="no version"):
             await await_ref(registry.yank.remote("tokenizer", "7"))
 
@@ -457,9 +316,9 @@ async def breaks(): raise KeyError('gone')
         await publish(registry, "odd", "1.0", code)
         await await_ref(registry.load.remote("odd"))
         with pytest.raises(NotFound, match=r"no function 'odd._hidden'; known: breaks, exits, lock, numbers, stops"):
-            await caller.call("odd", "_hidden", [], {})
+            await caller.call(CallTarget("odd", "_hidden"), [], {})
         with pytest.raises(InvalidInput, match="arguments: too many positional arguments; the function is stops"):
-            await caller.call("odd", "stops", [1], {})
+            await caller.call(CallTarget("odd", "stops"), [1], {})
         for function, problem in (
             ("lock", "cannot pickle"),
             ("numbers", "generator"),
@@ -468,7 +327,7 @@ async def breaks(): raise KeyError('gone')
             ("breaks", "KeyError: 'gone'"),
         ):
             with pytest.raises(ModuleFailed, match=problem):
-                await caller.call("odd", function, [], {})
+                await caller.call(CallTarget("odd", function), [], {})
         await await_ref(registry.unload.remote("odd"))
 
     async def test_a_package_that_is_installed_here_already(self, registry: Any) -> None:
