@@ -198,9 +198,6 @@ class TestCalls:
             await caller.call(CallTarget(name, "version", version="==3"), [], {})
 
     async def test_streams_and_a_swap_waits_for_them(self, registry: Any, load: Any, caller: ModuleCaller) -> None:
-        code = (
-            "import time\ndef numbers(upto):\n    for n in range(upto):\n        time.sleep(0.02); yield (VERSION, n)"
-        )
         name = await load("streams", {"1.0": SLOWLY, "2.0": SLOWLY})
         items = caller.stream(CallTarget(name, "numbers"), [50], {})
         first = await anext(items)
