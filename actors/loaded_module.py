@@ -27,6 +27,7 @@ class Held:
     recording: asyncio.Task[None] | None = None
     recorded: bool = False
     lingers: bool = False
+    limit: asyncio.Timeout | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property

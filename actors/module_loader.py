@@ -9,10 +9,9 @@ from typing import Any, assert_never
 
 import ray
 import structlog
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from noodle_ray.actors import ray_state
 from noodle_ray.actors.artefact_store import ArtefactStore
+from noodle_ray.actors.host_environment import not_counted, place_options, start_with_packages
 from noodle_ray.actors.loaded_module import Held, Module
 from noodle_ray.actors.names import NAMESPACE
 from noodle_ray.actors.ray_errors import await_ref, first_line
@@ -160,7 +159,7 @@ class ModuleLoader:
         """Does one stage of a load within the loading timeout; gives what went wrong, with where the time went."""
         limit_ms = self._settings.module_loading_timeout_ms
         try:
-            async with asyncio.timeout(limit_ms / 1000):
+            async with asyncio.timeout(limit_ms / 1000) as held.limit:
                 await work
         except TimeoutError:
             spent = ", ".join(f"{stage} {taken:g} ms" for stage, taken in held.milliseconds.items())
@@ -180,7 +179,7 @@ class ModuleLoader:
         with held.stage("place"):
             node_id, group = await self._place(manifest, held)
         with held.stage("host"):
-            host = held.host = await self._take_host(manifest, node_id, group)
+            host = held.host = await self._take_host(manifest, node_id, group, held)
         host.death.add_done_callback(lambda _: self._spawn(self._host_died(module, order.epoch)))
         record = HostRecord(
             epoch=order.epoch,
@@ -238,20 +237,18 @@ class ModuleLoader:
         ready = self._warm.nodes()
         return min(nodes, key=lambda node_id: (node_id not in ready, hosts.count(node_id), node_id))
 
-    async def _take_host(self, manifest: Manifest, node_id: str, group: str | None) -> Host:
-        demand = manifest.resources
-        if demand is None or group is None or not demand.gpu_count:
+    async def _take_host(self, manifest: Manifest, node_id: str, group: str | None, held: Held) -> Host:
+        """A warm host, or for what a running process cannot be given any more (GPUs, packages) one of its own."""
+        packages = self._core.packages(held.lock) if held.lock is not None else ()
+        has_gpus = group is not None and manifest.resources is not None and manifest.resources.gpu_count > 0
+        if not packages and not has_gpus:
             return await self._warm.take(node_id)
-        # Ray gives a process its GPUs when it starts it, so this one starts within the group.
-        found = await asyncio.to_thread(ray_state.find_group, group)
-        options = {
-            "num_cpus": demand.cpus,
-            "num_gpus": demand.gpu_share or demand.gpus,
-            "memory": demand.memory or None,
-            "resources": dict(demand.custom) or None,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(found, placement_group_bundle_index=0),
-        }
-        return await start_host(str(self._settings.cache_dir), False, options)
+        options = await place_options(manifest.resources, node_id, group)
+        cache, limit_ms = str(self._settings.cache_dir), self._settings.module_install_timeout_ms
+        if not packages:
+            return await start_host(cache, False, options)
+        async with not_counted(held.limit):
+            return await start_with_packages(cache, manifest.name, packages, limit_ms, options)
 
     async def _artefacts_for(self, host: Host, lock: Lock) -> list[tuple[str, str, bytes | None]]:
         """What the host must load, in order, with bytes for those that its machine has not."""

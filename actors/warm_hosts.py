@@ -20,6 +20,9 @@ from noodle_ray.errors import NoodleError
 log = structlog.get_logger()
 
 PREFIX = "module-host-"
+OWN = PREFIX + "own-"
+"""Of hosts that have packages of one module: they serve no other."""
+
 RECONNECT_S = 0.2
 START_TIMEOUT_S = 60.0
 
@@ -40,7 +43,7 @@ class Host:
 
 async def start_host(cache_dir: str, warm: bool, options: dict[str, Any]) -> Host:
     """Starts an empty host and waits until it answers. Raises Unavailable."""
-    actor = PREFIX + uuid.uuid4().hex[:12]
+    actor = (OWN if "runtime_env" in options else PREFIX) + uuid.uuid4().hex[:12]
     kept = {"name": actor, "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": 0}
     # Not in a thread: if this is cancelled, no host may be left behind whose handle nobody has.
     handle = ray.remote(ModuleHost).options(**kept, max_concurrency=MAX_CALLS, **options).remote(cache_dir)
@@ -93,8 +96,8 @@ class WarmHosts:
         return host if host is not None else await self._start(node_id, warm=False)
 
     def adopt(self, host: Host) -> None:
-        """Takes an empty host into the pool; ends it where its node has one."""
-        if host.node_id in self._ready:
+        """Takes an empty host into the pool; ends it where its node has one, or where it was started for one module."""
+        if host.node_id in self._ready or host.actor.startswith(OWN):
             kill_host(host.handle)
             return
         self._ready[host.node_id] = host

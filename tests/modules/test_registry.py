@@ -163,7 +163,7 @@ class TestSwapCheck:
 
     def test_what_would_break_callers_is_refused_with_all_of_it(self) -> None:
         with pytest.raises(
-            Incompatible, match=r"a 1\.0 → 2\.0 would break its callers: f: x is required now"
+            Incompatible, match=r"a 1\.0 → 2\.0 would break what relies on it: f: x is required now"
         ) as caught:
             self.core((self.OLD,), (self.NEW,)).check_swap("a", "2.0")
         assert caught.value.details() == {"changes": ["f: x is required now"]}
