@@ -292,4 +292,5 @@ class TestCache:
 
     def test_names_that_others_can_import(self, tmp_path: Path) -> None:
         write(tmp_path, {"a/__init__.py": b"", "b.py": b"", "tests/__init__.py": b"", "data/x.txt": b"", "c-d.py": b""})
+        write(tmp_path, {"vendor/other/__init__.py": b"", "vendor/one.py": b""})
         assert artefact.top_level_names(tmp_path) == {"a", "b"}
