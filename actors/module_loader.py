@@ -11,7 +11,7 @@ import ray
 import structlog
 
 from noodle_ray.actors.artefact_store import ArtefactStore
-from noodle_ray.actors.host_environment import not_counted, place_options, start_with_packages
+from noodle_ray.actors.host_environment import not_counted, place_options, prepare
 from noodle_ray.actors.loaded_module import Held, Module
 from noodle_ray.actors.names import NAMESPACE
 from noodle_ray.actors.ray_errors import await_ref, first_line
@@ -245,10 +245,11 @@ class ModuleLoader:
             return await self._warm.take(node_id)
         options = await place_options(manifest.resources, node_id, group)
         cache, limit_ms = str(self._settings.cache_dir), self._settings.module_install_timeout_ms
-        if not packages:
-            return await start_host(cache, False, options)
-        async with not_counted(held.limit):
-            return await start_with_packages(cache, manifest.name, packages, limit_ms, options)
+        if packages:
+            async with not_counted(held.limit):
+                with held.stage("install"):
+                    options["runtime_env"] = await prepare(cache, manifest.name, packages, node_id, limit_ms)
+        return await start_host(cache, False, options)
 
     async def _artefacts_for(self, host: Host, lock: Lock) -> list[tuple[str, str, bytes | None]]:
         """What the host must load, in order, with bytes for those that its machine has not."""

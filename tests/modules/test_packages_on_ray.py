@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.ray
 
 PINNED = "iniconfig==2.0.0"  # small, and not the version that pytest brought along
 OTHER = "iniconfig==2.1.0"
-VARIABLES = {"RAY_AUTH_MODE": "disabled", "RUNTIME_ENV_RETRY_TIMES": "1"}
+LOADING_TIMEOUT_MS = 15_000
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,13 +42,15 @@ def index() -> None:
 
 @pytest.fixture(scope="module")
 def settings() -> Iterator[Settings]:
-    before = {name: os.environ.get(name) for name in ("RAY_TMPDIR", *VARIABLES)}
+    before = {name: os.environ.get(name) for name in ("RAY_TMPDIR", "RAY_AUTH_MODE")}
     with tempfile.TemporaryDirectory(prefix="nr", ignore_cleanup_errors=True) as folder:
         (Path(folder) / "ray").mkdir()
-        os.environ |= {"RAY_TMPDIR": str(Path(folder) / "ray"), **VARIABLES}
+        os.environ |= {"RAY_TMPDIR": str(Path(folder) / "ray"), "RAY_AUTH_MODE": "disabled"}
         ray.init(num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False)
         yield Settings(
-            state_dir=Path(folder) / "state", cache_dir=Path(folder) / "cache", module_loading_timeout_ms=15_000
+            state_dir=Path(folder) / "state",
+            cache_dir=Path(folder) / "cache",
+            module_loading_timeout_ms=LOADING_TIMEOUT_MS,
         )
         ray.shutdown()
     for name, value in before.items():
@@ -73,8 +74,7 @@ def installed(): return version("iniconfig"), iniconfig.__file__
 async def test_they_are_there_for_the_module_and_for_those_that_need_it(registry: Any) -> None:
     await publish(registry, "configured", "1.0", CODE, f'packages = ["{PINNED}"]')
     loaded = await await_ref(registry.load.remote("configured"))
-    # The installation took longer than a load may, and was not counted.
-    assert not loaded["warm"] and loaded["milliseconds"]["host"] > 1000
+    assert not loaded["warm"] and loaded["milliseconds"]["install"] > 1000
     caller = ModuleCaller(registry)
     found, file = await caller.call("configured", "installed", [], {})
     assert found == "2.0.0" != version("iniconfig") and file != iniconfig.__file__
@@ -82,9 +82,8 @@ async def test_they_are_there_for_the_module_and_for_those_that_need_it(registry
     code = "import configured\ndef installed(): return configured.installed()"
     more = "requires = {configured = '==1.0'}\nresources = {cpus = 0.5}"
     await publish(registry, "needing", "1.0", code, more)
-    start = time.perf_counter()
-    loaded = await await_ref(registry.load.remote("needing"))
-    assert not loaded["warm"] and time.perf_counter() - start < 15  # installed already
+    again = await await_ref(registry.load.remote("needing"))
+    assert not again["warm"] and again["milliseconds"]["install"] < loaded["milliseconds"]["install"]
     assert await caller.call("needing", "installed", [], {}) == (found, file)
     assert len(ray_state.groups()) == 1
     await await_ref(registry.unload.remote("needing"))
@@ -104,10 +103,10 @@ async def test_one_that_does_not_exist_is_told_with_what_the_installer_said(regi
 
 async def test_an_installation_that_takes_too_long_is_given_up(settings: Settings) -> None:
     """With a registry of its own, whose patience is short."""
-    short = settings.model_copy(update={"module_install_timeout_ms": 2000, "state_dir": settings.state_dir / "short"})
+    short = settings.model_copy(update={"module_install_timeout_ms": 500, "state_dir": settings.state_dir / "short"})
     alone = {"name": "impatient-registry", "lifetime": "detached", "num_cpus": 0}
     actor = ray.remote(ModuleRegistry).options(**alone).remote(short, allocator())
     await publish(actor, "slow", "1.0", "x = 1", f'packages = ["{OTHER}"]')
-    with pytest.raises(DeadlineExceeded, match="the installation of slow's packages did not finish within 2000 ms"):
+    with pytest.raises(DeadlineExceeded, match="the installation of slow's packages did not finish within 500 ms"):
         await await_ref(actor.load.remote("slow"))
     ray.kill(actor)
