@@ -178,8 +178,9 @@ class ModuleLoader:
         manifest = self._core.release(module.name, order.version).manifest
         with held.stage("place"):
             node_id, group = await self._place(manifest, held)
+        environment = await self._environment(manifest, lock, node_id, held)
         with held.stage("host"):
-            host = held.host = await self._take_host(manifest, node_id, group, held)
+            host = held.host = await self._take_host(manifest, node_id, group, environment)
         host.death.add_done_callback(lambda _: self._spawn(self._host_died(module, order.epoch)))
         record = HostRecord(
             epoch=order.epoch,
@@ -237,19 +238,26 @@ class ModuleLoader:
         ready = self._warm.nodes()
         return min(nodes, key=lambda node_id: (node_id not in ready, hosts.count(node_id), node_id))
 
-    async def _take_host(self, manifest: Manifest, node_id: str, group: str | None, held: Held) -> Host:
+    async def _environment(self, manifest: Manifest, lock: Lock, node_id: str, held: Held) -> dict[str, Any]:
+        """The runtime environment that a host needs for the packages of its modules; empty where there are none."""
+        packages, limit_ms = self._core.packages(lock), self._settings.module_install_timeout_ms
+        if not packages:
+            return {}
+        async with not_counted(held.limit):
+            with held.stage("install"):
+                return await prepare(str(self._settings.cache_dir), manifest.name, packages, node_id, limit_ms)
+
+    async def _take_host(
+        self, manifest: Manifest, node_id: str, group: str | None, environment: dict[str, Any]
+    ) -> Host:
         """A warm host, or for what a running process cannot be given any more (GPUs, packages) one of its own."""
-        packages = self._core.packages(held.lock) if held.lock is not None else ()
         has_gpus = group is not None and manifest.resources is not None and manifest.resources.gpu_count > 0
-        if not packages and not has_gpus:
+        if not environment and not has_gpus:
             return await self._warm.take(node_id)
         options = await place_options(manifest.resources, node_id, group)
-        cache, limit_ms = str(self._settings.cache_dir), self._settings.module_install_timeout_ms
-        if packages:
-            async with not_counted(held.limit):
-                with held.stage("install"):
-                    options["runtime_env"] = await prepare(cache, manifest.name, packages, node_id, limit_ms)
-        return await start_host(cache, False, options)
+        if environment:
+            options["runtime_env"] = environment
+        return await start_host(str(self._settings.cache_dir), False, options)
 
     async def _artefacts_for(self, host: Host, lock: Lock) -> list[tuple[str, str, bytes | None]]:
         """What the host must load, in order, with bytes for those that its machine has not."""
