@@ -8,10 +8,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from noodle_ray.actors import ray_state
 from noodle_ray.actors.artefact_store import ArtefactStore
+from noodle_ray.actors.host_environment import not_counted, place_options, prepare
 from noodle_ray.actors.loaded_module import Held
 from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.actors.registry_book import RegistryBook
@@ -54,8 +53,9 @@ class HostStarter:
         manifest = held.manifest
         with held.stage("place"):
             node_id, group = await self._place(manifest, held)
+        environment = await self._environment(held, node_id)
         with held.stage("host"):
-            host = held.host = await self._take_host(manifest, node_id, group)
+            host = held.host = await self._take_host(manifest, node_id, group, environment)
         host.death.add_done_callback(lambda _: on_death())
         with held.stage("keep"):
             held.recording = self._spawn(self._record(order, held, host, change))
@@ -130,19 +130,26 @@ class HostStarter:
 
     # -- a host
 
-    async def _take_host(self, manifest: Manifest, node_id: str, group: str | None) -> Host:
-        demand = manifest.resources
-        if demand is None or group is None or not demand.gpu_count:
+    async def _environment(self, held: Held, node_id: str) -> dict[str, Any]:
+        """The runtime environment that a host needs for the packages of its modules; empty where there are none."""
+        packages = self._book.core.packages(held.revision.lock)
+        if not packages:
+            return {}
+        cache_dir, limit_ms = str(self._settings.cache_dir), self._settings.module_install_timeout_ms
+        async with not_counted(held.limit):
+            with held.stage("install"):
+                return await prepare(cache_dir, held.manifest.name, packages, node_id, limit_ms)
+
+    async def _take_host(
+        self, manifest: Manifest, node_id: str, group: str | None, environment: dict[str, Any]
+    ) -> Host:
+        """A warm host, or for what a running process cannot be given any more (GPUs, packages) one of its own."""
+        has_gpus = group is not None and manifest.resources is not None and manifest.resources.gpu_count > 0
+        if not environment and not has_gpus:
             return await self._warm.take(node_id)
-        # Ray gives a process its GPUs when it starts it, so this one starts within the group.
-        found = await asyncio.to_thread(ray_state.find_group, group)
-        options = {
-            "num_cpus": demand.cpus,
-            "num_gpus": demand.gpu_share or demand.gpus,
-            "memory": demand.memory or None,
-            "resources": dict(demand.custom) or None,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(found, placement_group_bundle_index=0),
-        }
+        options = await place_options(manifest.resources, node_id, group)
+        if environment:
+            options["runtime_env"] = environment
         return await start_host(str(self._settings.cache_dir), False, options)
 
     async def _artefacts_for(self, host: Host, lock: Lock) -> list[tuple[str, str, bytes | None]]:

@@ -31,6 +31,7 @@ class Held:
     recorded: bool = False
     lingers: bool = False
     ready_at: float | None = None
+    limit: asyncio.Timeout | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
+import ray
 from ray import exceptions
 
 from noodle_ray.actors.ray_errors import first_line, translate
@@ -29,7 +30,7 @@ REGISTRY_ATTEMPTS = 25
 REGISTRY_WAIT_S = 0.2
 """How often, and after how long, a registry that is being restarted is asked again: five seconds in all."""
 
-AHEAD = 16
+AHEAD = 2
 """Items of a stream that a host makes before they are taken."""
 
 _normalise = lru_cache(maxsize=1000)(normalise_name)
@@ -109,10 +110,13 @@ class ModuleCaller:
                     num_returns="streaming", _generator_backpressure_num_objects=AHEAD
                 ).remote(target.function, args, kwargs, target.version is not None)
                 retired = False
-                async for item in self._items(name, target, references):
-                    retired = isinstance(item, Retired)
-                    if not retired:
-                        yield item
+                try:
+                    async for item in self._items(name, target, references):
+                        retired = isinstance(item, Retired)
+                        if not retired:
+                            yield item
+                finally:
+                    ray.cancel(references)  # whoever stops reading lets it end: its host may have to wait for that
             if not retired:
                 return
             self._avoid(name, endpoint)

@@ -207,7 +207,9 @@ class ModuleLoader:
         """Does one stage of a change within the loading timeout; gives what went wrong, with where the time went."""
         limit_ms = self._settings.module_loading_timeout_ms
         try:
-            async with asyncio.timeout(limit_ms / 1000):
+            async with asyncio.timeout(limit_ms / 1000) as limit:
+                if held is not None:
+                    held.limit = limit
                 await work
         except TimeoutError:
             stages = held.milliseconds if held is not None else {}

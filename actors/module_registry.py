@@ -46,7 +46,7 @@ class ModuleRegistry:
         self._allocator = allocator()
         self._book = RegistryBook(settings, await asyncio.to_thread(Database.open, settings.database))
         self._core = self._book.core
-        self._artefacts = ArtefactStore(settings.state_dir / "artefacts")
+        self._artefacts = ArtefactStore(settings.artefacts)
         self._loader = ModuleLoader(settings, self._allocator, self._book, self._artefacts)
         await self._book.recover()
         await recover(self._loader, self._book, self._allocator)

@@ -21,6 +21,9 @@ from noodle_ray.errors import NoodleError
 log = structlog.get_logger()
 
 PREFIX = "module-host-"
+OWN = PREFIX + "own-"
+"""Of hosts that were started for one module, with its packages or GPUs: they serve no other."""
+
 RECONNECT_S = 0.2
 START_TIMEOUT_S = 60.0
 
@@ -41,7 +44,7 @@ class Host:
 
 async def start_host(cache_dir: str, warm: bool, options: dict[str, Any]) -> Host:
     """Starts an empty host and waits until it answers. Raises Unavailable."""
-    actor = PREFIX + uuid.uuid4().hex[:12]
+    actor = (PREFIX if warm else OWN) + uuid.uuid4().hex[:12]
     kept = {"name": actor, "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": 0}
     # Not in a thread: if this is cancelled, no host may be left behind whose handle nobody has.
     handle = ray.remote(ModuleHost).options(**kept, max_concurrency=MAX_CALLS, **options).remote(cache_dir)
@@ -96,9 +99,9 @@ class WarmHosts:
         return await self._start(node_id, warm=False)
 
     def adopt(self, host: Host) -> None:
-        """Takes an empty host into the pool; ends it where its node has enough."""
+        """Takes an empty host into the pool; ends one too many, and one that was started for some module."""
         hosts = self._ready.setdefault(host.node_id, [])
-        if len(hosts) >= self._count:
+        if len(hosts) >= self._count or host.actor.startswith(OWN):
             kill_host(host.handle)
             return
         hosts.append(host)

@@ -33,6 +33,7 @@ class Settings(Model):
     resource_monitoring_interval_ms: Milliseconds = 30_000
     max_modules: Annotated[int, Field(gt=0)] = 1000
     module_loading_timeout_ms: Milliseconds = 10_000
+    module_install_timeout_ms: Milliseconds = 300_000
     module_keep_warm_ms: Milliseconds = 30_000
     warm_hosts: Annotated[int, Field(ge=0, le=100)] = 2
     swap_canary_share: Annotated[float, Field(gt=0, le=1)] = 0.1

@@ -7,14 +7,16 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from noodle_ray.errors import CorruptData, InvalidInput, TooLarge
 from noodle_ray.modules.archive import MAX_BYTES, MAX_FILES, check_names, read_entries, write_entries
+from noodle_ray.modules.entry_point import check_entry_point
 from noodle_ray.modules.manifest import Manifest, find_manifest, parse_manifest
 from noodle_ray.modules.signatures import Function, read_functions
+from noodle_ray.runners.import_path import VENDOR
 
 _LEFT_OUT = ("__pycache__",)
 _LEFT_OUT_ENDINGS = (".pyc", ".pyo", ".egg-info")
@@ -49,10 +51,15 @@ def pack_module(path: Path) -> bytes:
 
 
 def read_artefact(archive: bytes) -> Artefact:
-    """The artefact within an archive from anywhere: checked, and packed anew in the one form. Raises as pack_module."""
+    """The artefact within an archive from anywhere: checked, and packed anew in the one form.
+
+    Raises as pack_module, and InvalidInput where the manifest names functions that the code has not.
+    """
     manifest, entries = _checked(read_entries(archive))
     packed = write_entries(entries)
-    return Artefact(manifest, packed, content_hash(packed), read_functions(entries, manifest.entry_point))
+    functions = read_functions(entries, manifest.entry_point)
+    check_entry_point(manifest, entries, functions)
+    return Artefact(manifest, packed, content_hash(packed), functions)
 
 
 def content_hash(archive: bytes) -> str:
@@ -121,7 +128,17 @@ def _checked(entries: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     for name in sorted({name.removesuffix("/__init__.py").removesuffix(".py") for name in kept}):
         if name in sys.stdlib_module_names or name in ("ray", "noodle_ray"):
             raise InvalidInput.of("module", "has a package with the name of one that Python or Ray has", name)
+    _check_vendor(manifest, kept)
     return manifest, kept
+
+
+def _check_vendor(manifest: Manifest, names: Collection[str]) -> None:
+    """The folder of copies is no package itself: each module of a lock may have one."""
+    if manifest.vendor and not any(name.startswith(VENDOR + "/") for name in names):
+        raise InvalidInput.of("vendor", f"is true, but the module has no folder {VENDOR!r} with packages in it")
+    for name in (f"{VENDOR}.py", f"{VENDOR}/__init__.py"):
+        if name in names:
+            raise InvalidInput.of("module", f"{VENDOR!r} must be a folder of packages, not a package itself", name)
 
 
 def _is_left_out(part: str) -> bool:

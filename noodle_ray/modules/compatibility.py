@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 
+from noodle_ray.modules.manifest import StateSpec
 from noodle_ray.modules.signatures import Function, Parameter
+from noodle_ray.modules.versions import compare_versions, parse_version
 
 _LISTED = 10
 
@@ -22,6 +24,24 @@ def breaking_changes(old: Sequence[Function] | None, new: Sequence[Function] | N
             changes.append(f"{function.name} is gone")
         elif function.certain and now is not None and now.certain:
             changes += _changes(function, now)
+    return changes
+
+
+def state_changes(old: StateSpec | None, new: StateSpec | None) -> list[str]:
+    """What becomes of the state of the old version, where the new one cannot go on from it."""
+    if old is None or (new is not None and new.can_read(old.schema_version)):
+        return []
+    return [f"it {'gives up' if new is None else 'cannot read'} state of schema {old.schema_version}"]
+
+
+def interface_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Interfaces (name → version) that are gone, of another major version, or older than before."""
+    changes = []
+    for name, version in sorted(old.items()):
+        if name not in new:
+            changes.append(f"it does not provide {name} any more")
+        elif parse_version(new[name]).major != parse_version(version).major or compare_versions(new[name], version) < 0:
+            changes.append(f"it provides {name} {new[name]} instead of {version}")
     return changes
 
 

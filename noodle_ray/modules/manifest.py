@@ -123,14 +123,19 @@ def _read_capabilities(capabilities: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read_packages(packages: tuple[str, ...]) -> tuple[str, ...]:
+    read: list[str] = []
     for package in packages:
         try:
-            Requirement(package)
+            requirement = Requirement(package)
         except InvalidRequirement:
             raise ValueError(
                 f'{package[:100]!r} must be a requirement as PEP 508 has it, such as "numpy>=2,<3"'
             ) from None
-    return packages
+        if requirement.url is not None:
+            # What is behind a URL or a path may change, or be missing on another machine.
+            raise ValueError(f"{package[:100]!r} must be found by name in a package index, not by a URL or a path")
+        read.append(str(requirement))
+    return tuple(dict.fromkeys(read))
 
 
 FunctionName = Annotated[str, Field(max_length=100), AfterValidator(_read_function)]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from noodle_ray.base_model import Model
 from noodle_ray.errors import Conflict, CorruptData, Incompatible, InvalidInput, LimitReached, NotFound
-from noodle_ray.modules.compatibility import breaking_changes, summary
+from noodle_ray.modules.compatibility import breaking_changes, interface_changes, state_changes, summary
+from noodle_ray.modules.entry_point import STATE_METHODS
 from noodle_ray.modules.load import HostRecord, KeptState, Load, ModuleChange, RevisionRecord
 from noodle_ray.modules.manifest import Manifest, normalise_name
-from noodle_ray.modules.release import Release, release_key
+from noodle_ray.modules.release import Lock, Release, release_key
 from noodle_ray.modules.signatures import Function
 from noodle_ray.modules.versions import compare_versions, parse_version
 from noodle_ray.settings import Settings
@@ -204,6 +205,11 @@ class Registry:
                     running[name] = version
         return running
 
+    def packages(self, lock: Lock) -> tuple[str, ...]:
+        """The Python packages that the modules of a lock need installed, together. Raises NotFound."""
+        manifests = [self.release(module.name, module.version).manifest for module in lock.modules]
+        return tuple(sorted({package for manifest in manifests for package in manifest.packages}))
+
     def dependants(self, name: str) -> list[str]:
         """The other loaded modules that were locked with this one, by name."""
         return [
@@ -219,13 +225,21 @@ class Registry:
             raise Conflict(f"{load.name} cannot be unloaded: {', '.join(dependants)} loaded with it and need it")
 
     def check_swap(self, name: str, version: str) -> None:
-        """Raises Incompatible where callers of the loaded version would stumble over the other one; NotFound."""
+        """Raises Incompatible where callers of the loaded version would stumble over the other one; NotFound.
+
+        So does a version that cannot go on from the state of the loaded one, or provides less.
+        """
         serving = self.load(name).serving
         if serving is None:
             return
         old, new = self.release(name, serving.version), self.release(name, version)
-        if changes := breaking_changes(old.functions, new.functions):
-            told = f"{old.name} {serving.version} → {version} would break its callers: {summary(changes)}"
+        changes = [
+            *breaking_changes(_for_callers(old), new.functions),
+            *state_changes(old.manifest.state, new.manifest.state),
+            *interface_changes(old.manifest.provides, new.manifest.provides),
+        ]
+        if changes:
+            told = f"{old.name} {serving.version} → {version} would break what relies on it: {summary(changes)}"
             raise Incompatible(told, changes)
 
     # -- deciding
@@ -295,6 +309,13 @@ class Registry:
 
 def _state_change(name: str, state: KeptState | None) -> Change:
     return Delete(STATES, name) if state is None else Put(STATES, name, state.to_json())
+
+
+def _for_callers(release: Release) -> Sequence[Function] | None:
+    """What others call: the methods that move its state are called by its host alone."""
+    if release.functions is None or release.manifest.state is None:
+        return release.functions
+    return [function for function in release.functions if function.name not in STATE_METHODS]
 
 
 def _read(table: str, key: str, row: Document) -> Any:

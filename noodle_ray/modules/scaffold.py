@@ -28,11 +28,48 @@ class {kind}:
         return self.greet("you") != ""
 '''
 
+_STATE = """
+[tool.noodle.module.state]
+schema_version = 1      # of what export_state gives
+# reads = []            # older ones that import_state can read beside it
+# durable = true        # what a call has changed is kept before it is answered
+"""
+
+_CODE_WITH_STATE = '''"""What others can call: the public methods of the class that the manifest names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class {kind}:
+    def __init__(self) -> None:
+        self._visits: dict[str, int] = {{}}
+
+    def greet(self, name: str) -> str:
+        self._visits[name] = self._visits.get(name, 0) + 1
+        return f"Good day, {{name}}, for the {{self._visits[name]}}. time."
+
+    def export_state(self) -> dict[str, Any]:
+        """What the next version, or this one after a restart, goes on from: plain values that can be pickled."""
+        return {{"visits": self._visits}}
+
+    def import_state(self, state: dict[str, Any], from_version: int) -> None:
+        """Goes on from a state of this schema version, or of one that the manifest says it reads."""
+        self._visits = dict(state["visits"])
+
+    def is_well(self) -> bool:
+        return isinstance(self._visits, dict)
+'''
+
 _FILE = "service"
 
 
-def scaffold(name: str) -> Mapping[str, str]:
-    """The files, by their path in the module's directory. Raises InvalidInput where the name makes no package."""
+def scaffold(name: str, state: bool = False) -> Mapping[str, str]:
+    """The files, by their path in the module's directory. `state`: of one that keeps something between calls.
+
+    Raises InvalidInput where the name makes no package.
+    """
     name = normalise_name(name)
     package = name.replace("-", "_")
     if not package.isidentifier():
@@ -40,7 +77,7 @@ def scaffold(name: str) -> Mapping[str, str]:
     kind = "".join(part.capitalize() for part in package.split("_"))
     values = {"name": name, "package": package, "file": _FILE, "kind": kind}
     return {
-        "pyproject.toml": _MANIFEST.format(**values),
+        "pyproject.toml": _MANIFEST.format(**values) + (_STATE if state else ""),
         f"{package}/__init__.py": "",
-        f"{package}/{_FILE}.py": _CODE.format(**values),
+        f"{package}/{_FILE}.py": (_CODE_WITH_STATE if state else _CODE).format(**values),
     }

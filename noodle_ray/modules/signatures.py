@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Literal
 
@@ -76,13 +76,47 @@ def read_functions(entries: Mapping[str, bytes], entry_point: str) -> tuple[Func
     is changed as it is made, an `__all__` with names from elsewhere, source that cannot be parsed.
     """
     file, _, class_name = entry_point.partition(":")
-    source = _source(entries, file)
-    try:
-        body = ast.parse(source).body if source is not None else []
-    except (SyntaxError, ValueError, RecursionError):
+    body = _body(entries, file)
+    if body is None:
         return None
     found = _methods(body, class_name) if class_name else _module_functions(body)
     return None if found is None else tuple(sorted(found, key=lambda function: function.name))
+
+
+def read_names(entries: Mapping[str, bytes], entry_point: str) -> set[str] | None:
+    """Every name in an entry point's code: what is not among them it has not. None where only running it would tell."""
+    file, _, class_name = entry_point.partition(":")
+    body: Sequence[ast.AST | None] | None = _body(entries, file)
+    if body is not None and class_name:
+        classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+        body = list(_lineage(classes, class_name))
+        if any(isinstance(one, ast.ClassDef) and (one.keywords or one.decorator_list) for one in body):
+            return None
+    if body is None or None in body:
+        return None
+    names = {name for node in body if node is not None for inner in ast.walk(node) for name in _named(inner)}
+    return None if names & {"*", "__getattr__", "globals", "setattr", "exec"} else names
+
+
+def _named(node: ast.AST) -> Iterator[str]:
+    """The names that a node gives to something, or uses."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.alias):
+        yield (node.asname or node.name).partition(".")[0]
+    elif isinstance(node, ast.Name):
+        yield node.id
+    elif isinstance(node, ast.Attribute):
+        yield node.attr
+
+
+def _body(entries: Mapping[str, bytes], file: str) -> list[ast.stmt] | None:
+    """The statements of a file, none where there is no such file; None where they cannot be parsed."""
+    source = _source(entries, file)
+    try:
+        return ast.parse(source).body if source is not None else []
+    except (SyntaxError, ValueError, RecursionError):
+        return None
 
 
 def _source(entries: Mapping[str, bytes], file: str) -> bytes | None:

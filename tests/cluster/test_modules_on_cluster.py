@@ -14,7 +14,7 @@ pytestmark = pytest.mark.ray
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "modules"
 VERSIONS = sorted(path.parent for path in EXAMPLES.glob("*/*/pyproject.toml"))
-OURS = {"tokenizer", "wordcount"}  # others of these tests, on the same cluster, publish modules of their own
+OURS = {"counter", "tokenizer", "wordcount"}  # others of these tests, on the same cluster, publish modules of their own
 TEXT = "The cat and the dog and the cat"
 
 
@@ -30,7 +30,11 @@ def published(cluster: Cluster) -> Iterator[None]:
 
 def test_published_twice_is_there_once(cluster: Cluster) -> None:
     versions = {module["name"]: module["versions"] for module in cluster.modules.list()}
-    assert {name: versions[name] for name in OURS} == {"tokenizer": ["1.1", "1.0"], "wordcount": ["2.0.0", "1.0.0"]}
+    assert {name: versions[name] for name in OURS} == {
+        "counter": ["2.0.0", "1.0.0"],
+        "tokenizer": ["1.1", "1.0"],
+        "wordcount": ["2.0.0", "1.0.0"],
+    }
 
 
 def test_load_call_swap(cluster: Cluster) -> None:
@@ -43,6 +47,7 @@ def test_load_call_swap(cluster: Cluster) -> None:
     assert cluster.modules.call("wordcount", "count", TEXT)["the"] == 3
     graph = cluster.modules.graph()
     assert [(node.name, node.loaded) for node in graph.nodes if node.name in OURS] == [
+        ("counter", False),
         ("tokenizer", True),
         ("wordcount", True),
     ]
@@ -63,7 +68,7 @@ def test_the_same_over_http(http: httpx.Client) -> None:
     again = http.post(
         "/api/modules", content=pack_module(VERSIONS[0]), headers={"Content-Type": "application/zip"}
     ).raise_for_status()
-    assert again.json()["name"] == "tokenizer"
+    assert again.json()["name"] == VERSIONS[0].parent.name
     lock = http.post("/api/modules/resolve", json={"requirements": {"wordcount": ">=2"}}).raise_for_status().json()
     assert [module["name"] for module in lock["modules"]] == ["tokenizer", "wordcount"]
     http.post("/api/modules/wordcount/load", json={"constraint": "<2"}).raise_for_status()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noodle_ray.modules.compatibility import breaking_changes, summary
+from noodle_ray.modules.compatibility import breaking_changes, interface_changes, state_changes, summary
+from noodle_ray.modules.manifest import StateSpec
 from noodle_ray.modules.signatures import Function, Parameter, read_functions
 
 
@@ -180,6 +181,45 @@ class TestChanges:
 
     def test_many_are_summed_up(self) -> None:
         assert summary([f"f{number} is gone" for number in range(12)]).endswith("f9 is gone and 2 more")
+
+
+class TestState:
+    @pytest.mark.parametrize(
+        ("old", "new", "told"),
+        [
+            (None, None, []),
+            (None, StateSpec(), []),
+            (StateSpec(), StateSpec(durable=True), []),
+            (StateSpec(schema_version=1), StateSpec(schema_version=2, reads=(1,)), []),
+            (StateSpec(schema_version=1), StateSpec(schema_version=2), ["it cannot read state of schema 1"]),
+            (
+                StateSpec(schema_version=3),
+                StateSpec(schema_version=2, reads=(1,)),
+                ["it cannot read state of schema 3"],
+            ),
+            (StateSpec(schema_version=2), None, ["it gives up state of schema 2"]),
+        ],
+    )
+    def test_must_be_read_on(self, old: StateSpec | None, new: StateSpec | None, told: list[str]) -> None:
+        assert state_changes(old, new) == told
+
+
+class TestInterfaces:
+    @pytest.mark.parametrize(
+        ("new", "told"),
+        [
+            ({"embedder": "1.2"}, []),
+            ({"embedder": "1.3", "other": "1"}, []),
+            ({"embedder": "2.0"}, ["it provides embedder 2.0 instead of 1.2"]),
+            ({"embedder": "1.1"}, ["it provides embedder 1.1 instead of 1.2"]),
+            ({}, ["it does not provide embedder any more"]),
+        ],
+    )
+    def test_that_others_may_need(self, new: dict[str, str], told: list[str]) -> None:
+        assert interface_changes({"embedder": "1.2"}, new) == told
+
+    def test_those_that_nobody_had_break_nobody(self) -> None:
+        assert interface_changes({}, {"embedder": "1"}) == []
 
 
 NAMES = "abc"

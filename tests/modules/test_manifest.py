@@ -4,10 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from noodle_ray.errors import InvalidInput, TooLarge
 from noodle_ray.modules.archive import write_entries
-from noodle_ray.modules.manifest import MAX_MANIFEST_BYTES, Manifest, normalise_name, parse_manifest, read_manifest
+from noodle_ray.modules.manifest import (
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    Replicas,
+    StateSpec,
+    normalise_name,
+    parse_manifest,
+    read_manifest,
+)
 
 FULL = """
 [project]
@@ -45,6 +55,13 @@ def test_reads_every_field_and_normalises() -> None:
 def test_needs_three_fields_only() -> None:
     read = manifest()
     assert (read.description, read.requires, read.resources, read.health_check) == ("", {}, None, None)
+    assert (read.runner, read.replicas, read.packages, read.vendor, read.idempotent) == (
+        "in-host",
+        Replicas(),
+        (),
+        False,
+        (),
+    )
 
 
 def test_survives_json() -> None:
@@ -87,6 +104,22 @@ def test_the_examples_have_one(directory: Path) -> None:
         ("capabilities", ("a", "a")),
         ("health_check", "not a name"),
         ("health_check", "__del__"),
+        ("runner", "elsewhere"),
+        ("state", {"schema_version": 0}),
+        ("state", {"reads": ["one"]}),
+        ("state", {"checkpoint_s": 0}),
+        ("state", {"durability": True}),
+        ("replicas", {"min": 0}),
+        ("replicas", {"min": 2}),
+        ("replicas", {"max": 1001}),
+        ("replicas", {"calls": 0}),
+        ("packages", ("numpy >=",)),
+        ("packages", ("-r other.txt",)),
+        ("packages", ("numpy\n--index-url=https://elsewhere",)),
+        ("packages", ("./folder",)),
+        ("vendor", "sometimes"),
+        ("idempotent", ("not a name",)),
+        ("idempotent", ("__del__",)),
         ("colour", "red"),
     ],
 )
@@ -99,6 +132,65 @@ def test_names_the_field_that_is_wrong(field: str, value: object) -> None:
 def test_must_not_need_itself() -> None:
     with pytest.raises(InvalidInput, match="requires: a must not need itself"):
         manifest(requires={"A": ">=1"})
+
+
+class TestState:
+    def test_as_it_is_written(self) -> None:
+        read = parse_manifest(
+            b'[tool.noodle.module]\nname = "a"\nversion = "1"\nentry_point = "a:A"\n'
+            b"state = {schema_version = 3, reads = [1, 2], durable = true}"
+        )
+        assert read.state == StateSpec(schema_version=3, reads=(1, 2), durable=True, checkpoint_s=1.0)
+        assert Manifest.parse(read.to_json()) == read
+        assert manifest().state is None
+
+    @pytest.mark.parametrize(
+        ("fields", "problem"),
+        [
+            ({"replicas": {"max": 2}}, "replicas: a module that has state runs in one host: max must be 1"),
+            ({"runner": "serve"}, "runner: a module that has state runs in-host or sandboxed"),
+            ({"entry_point": "a.b"}, "entry_point: a module that has state is a class"),
+        ],
+    )
+    def test_is_in_one_place(self, fields: dict[str, Any], problem: str) -> None:
+        with pytest.raises(InvalidInput, match=problem):
+            manifest(**{"entry_point": "a:A", "state": {}, **fields})
+        manifest(**{"entry_point": "a:A", **fields})
+
+    @given(st.builds(StateSpec, schema_version=st.integers(1, 9), reads=st.lists(st.integers(1, 9), max_size=5)))
+    def test_reads_its_own_schema_and_those_that_it_lists(self, spec: StateSpec) -> None:
+        readable = {number for number in range(1, 12) if spec.can_read(StateSpec(schema_version=number))}
+        assert readable == {spec.schema_version, *spec.reads}
+
+
+limits = st.integers(0, 4) | st.integers(998, 1001)
+
+
+@given(limits, limits)
+def test_replicas_have_their_limits_in_order(least: int, most: int) -> None:
+    try:
+        read = Replicas(min=least, max=most)
+    except InvalidInput:
+        assert not 1 <= least <= most <= 1000
+    else:
+        assert 1 <= read.min <= read.max <= 1000 and (read.min, read.max) == (least, most)
+
+
+class TestPackages:
+    def test_are_spelt_in_one_way_and_once(self) -> None:
+        read = manifest(packages=("numpy >=2, <3", "numpy<3,>=2", "idna[all]; python_version<'4'"))
+        assert read.packages == ("numpy<3,>=2", 'idna[all]; python_version < "4"')
+        assert Manifest.parse(read.to_json()) == read
+
+    @pytest.mark.parametrize("package", ["a @ file:///tmp/a.whl", "a @ https://elsewhere/a.whl", "a@git+https://x/y"])
+    def test_are_found_by_name_only(self, package: str) -> None:
+        with pytest.raises(InvalidInput, match=r"packages: .* must be found by name in a package index"):
+            manifest(packages=(package,))
+
+    @given(st.lists(st.sampled_from(["numpy>=2", "idna", "attrs!=23", "idna==3.7"]), max_size=6))
+    def test_read_again_are_the_same(self, packages: list[str]) -> None:
+        read = manifest(packages=tuple(packages)).packages
+        assert set(read) == set(packages) and manifest(packages=read).packages == read
 
 
 def test_lists_all_faults() -> None:

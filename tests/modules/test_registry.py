@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from noodle_ray.errors import Conflict, CorruptData, Incompatible, InvalidInput, LimitReached, NotFound
 from noodle_ray.modules.load import MAX_CHANGES, HostRecord, KeptState, Load, ModuleChange, RevisionRecord
-from noodle_ray.modules.manifest import Manifest
+from noodle_ray.modules.manifest import Manifest, StateSpec
 from noodle_ray.modules.registry import (
     ChangeEnded,
     HostGone,
@@ -198,7 +198,7 @@ class TestSwapCheck:
 
     def test_what_would_break_callers_is_refused_with_all_of_it(self) -> None:
         with pytest.raises(
-            Incompatible, match=r"a 1\.0 → 2\.0 would break its callers: f: x is required now"
+            Incompatible, match=r"a 1\.0 → 2\.0 would break what relies on it: f: x is required now"
         ) as caught:
             self.core((self.OLD,), (self.NEW,)).check_swap("a", "2.0")
         assert caught.value.details() == {"changes": ["f: x is required now"]}
@@ -207,6 +207,41 @@ class TestSwapCheck:
         self.core((self.OLD,), (self.OLD, self.NEW.model_copy(update={"name": "g"}))).check_swap("a", "2.0")
         self.core((self.OLD,), None).check_swap("a", "2.0")
         registry(publish(), HostTaken("a", host(2))).check_swap("a", "1.0")
+
+    def swap(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        offers = [
+            Publish(Manifest(name="a", version=version, entry_point="file:A", **fields), SHA, 3, 5.0)
+            for version, fields in (("1.0", old), ("2.0", new))
+        ]
+        registry(*offers, *loaded()).check_swap("a", "2.0")
+
+    def test_state_and_interfaces_count_too(self) -> None:
+        state = StateSpec(schema_version=1)
+        with pytest.raises(Incompatible) as caught:
+            self.swap({"state": state, "provides": {"x": "1"}}, {"state": StateSpec(schema_version=2)})
+        assert caught.value.changes == ("it cannot read state of schema 1", "it does not provide x any more")
+        self.swap({}, {"state": state})
+        self.swap({"state": state, "provides": {"x": "1"}}, {"state": state, "provides": {"x": "1.1"}})
+
+    def test_methods_that_move_state_are_no_functions_of_callers(self) -> None:
+        moves = (Function(name="export_state", parameters=()), Function(name="import_state", parameters=()))
+        offers = [
+            Publish(Manifest(name="a", version=version, entry_point="file:A", state=state), SHA, 3, 5.0, functions)
+            for version, state, functions in (("1.0", StateSpec(), (self.OLD, *moves)), ("2.0", None, (self.OLD,)))
+        ]
+        with pytest.raises(Incompatible) as caught:
+            registry(*offers, *loaded()).check_swap("a", "2.0")
+        assert caught.value.changes == ("it gives up state of schema 1",)
+
+
+def test_packages_are_those_of_all_modules_of_a_lock() -> None:
+    manifests = [
+        Manifest(name="dep", version="1.0", entry_point="file", packages=("numpy>=2", "idna")),
+        Manifest(name="a", version="1.0", entry_point="file", packages=("idna", "attrs; python_version>='3'")),
+    ]
+    core = registry(*(Publish(each, SHA, 3, 5.0) for each in manifests))
+    assert core.packages(revision(1, needs=("dep",)).lock) == ('attrs; python_version >= "3"', "idna", "numpy>=2")
+    assert registry(publish()).packages(revision(1).lock) == ()
 
 
 def test_loaded_versions_are_those_of_all_locks_the_newest_of_each() -> None:

@@ -1,19 +1,25 @@
 """A new module's files: they make a module that can be published and called as it is."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 
 from noodle_ray.errors import InvalidInput
-from noodle_ray.modules.artefact import pack_module, read_artefact
+from noodle_ray.modules.artefact import Artefact, pack_module, read_artefact
+from noodle_ray.modules.manifest import StateSpec
 from noodle_ray.modules.scaffold import scaffold
 
 
+def written(folder: Path, name: str, state: bool = False) -> Artefact:
+    for path, text in scaffold(name, state).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return read_artefact(pack_module(folder))
+
+
 def test_it_is_a_module(tmp_path: Path) -> None:
-    for path, text in scaffold("Word_Counter").items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-    artefact = read_artefact(pack_module(tmp_path))
+    artefact = written(tmp_path, "Word_Counter")
     assert (artefact.manifest.name, artefact.manifest.version) == ("word-counter", "0.1.0")
     assert artefact.manifest.entry_point == "word_counter.service:WordCounter"
     assert artefact.functions is not None
@@ -21,6 +27,17 @@ def test_it_is_a_module(tmp_path: Path) -> None:
         "greet(name: str, polite: bool = …) → str",
         "is_well() → bool",
     ]
+
+
+def test_one_with_state_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artefact = written(tmp_path, "visitors_book", state=True)
+    assert artefact.manifest.state == StateSpec()
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = importlib.import_module("visitors_book.service").VisitorsBook
+    first, second = kind(), kind()
+    assert first.greet("you") == "Good day, you, for the 1. time."
+    second.import_state(first.export_state(), 1)
+    assert second.greet("you") == "Good day, you, for the 2. time." and second.is_well()
 
 
 @pytest.mark.parametrize("name", ["1st", "no name", ""])

@@ -142,7 +142,7 @@ class TestSwap:
             ("import os; os._exit(3)", "", NoodleError, "its host died|gone or cannot be reached"),
             ("def well(): return False", 'health_check = "well"', ModuleFailed, "health check answered False"),
             ("def well(): raise ValueError('ill')", 'health_check = "well"', ModuleFailed, "ill"),
-            ("x = 1", 'health_check = "well"', ModuleFailed, "has no function 'well'"),
+            ("well = None", 'health_check = "well"', ModuleFailed, "has no function 'well'"),
             ("x = 1", 'requires = {nowhere = ">=1"}', Unresolvable, "there is no nowhere"),
         ],
         ids=["raises", "exits", "dies", "unwell", "health-raises", "no-health-check", "unresolvable"],

@@ -32,11 +32,12 @@ def init(
     directory: Annotated[
         Path | None, typer.Argument(file_okay=False, help="Where; default: a new directory of the module's name.")
     ] = None,
+    state: Annotated[bool, typer.Option("--state", help="One that has state, which outlives its versions.")] = False,
 ) -> None:
     """Write the files of a new module, ready to be published."""
     from noodle_ray.modules.scaffold import scaffold
 
-    files, place = scaffold(name), directory or Path(name)
+    files, place = scaffold(name, state), directory or Path(name)
     if place.exists() and any(place.iterdir()):
         raise InvalidInput.of("directory", "must be new or empty", str(place))
     for path, text in files.items():

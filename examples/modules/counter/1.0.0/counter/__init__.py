@@ -1,0 +1,1 @@
+"""Counts what it is told to, and goes on from there."""
