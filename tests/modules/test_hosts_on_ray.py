@@ -236,7 +236,7 @@ class TestHost:
 
     async def test_takes_one_module(self, hosts: Hosts) -> None:
         handle = await hosts.load(CODE)
-        with pytest.raises(Conflict, match="has hosted_.* already"):
+        with pytest.raises(Conflict, match=r"has hosted-\d+ already"):
             await await_ref(handle.load.remote([("a", "0", b"")], Manifest(name="a", version="1", entry_point="a"), 1))
 
     async def test_retires_and_resumes(self, hosts: Hosts) -> None:
@@ -253,8 +253,9 @@ class TestHost:
         assert await stream(handle, "numbers", 3, pinned=True) == [0, 1, 2]
         assert not retiring.done()
         await retiring
-        assert running.done() and streaming.done() and not pinned.done()
-        assert (await running, await streaming) == ("slept", list(range(20)))
+        async with asyncio.timeout(1):  # the answers may still be on their way
+            assert (await running, await streaming) == ("slept", list(range(20)))
+        assert not pinned.done()
         await await_ref(handle.resume.remote())
         assert isinstance(await call(handle, "pid"), int)
         assert await pinned == "slept"
