@@ -84,7 +84,7 @@ class Checkpointer:
         return CallInterrupted(self._module, function, "its state could not be kept")
 
     async def stop(self) -> None:
-        """From now on nothing is exported or kept; returns when what was being kept is."""
+        """From now on nothing is exported or kept, and durable calls wait; returns when what was being kept is."""
         self._stopped = True
         if self._task is not None:
             self._task.cancel()

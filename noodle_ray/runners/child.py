@@ -118,7 +118,11 @@ class Child:
 
 async def serve(connection: socket.socket) -> None:
     """Serves the host at the other end of the connection, until it is gone."""
-    await Child(*await asyncio.open_unix_connection(sock=connection)).serve()
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
+    try:
+        await Child(reader, writer).serve()
+    finally:
+        writer.close()
 
 
 def end_with(parent: int) -> None:

@@ -38,4 +38,4 @@ def test_additions_are_counted_from_the_second_version_on() -> None:
 def test_the_second_version_may_replace_the_first_and_not_the_other_way_round() -> None:
     first, second = (read_artefact(pack_module(EXAMPLES / version)).manifest.state for version in ("1.0.0", "2.0.0"))
     assert first is not None and second is not None
-    assert second.can_read(first) and not first.can_read(second)
+    assert second.can_read(first.schema_version) and not first.can_read(second.schema_version)
