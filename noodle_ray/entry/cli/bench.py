@@ -214,3 +214,19 @@ def resolver(
     with shown_count("cases", len(all_cases)) as advance:
         rows = measure(all_cases, rival, advance)
     report.publish("resolver", rows, json)
+
+
+@app.command()
+def load(
+    loads: Annotated[
+        int, typer.Option(min=1, help="Warm loads of a module that holds nothing, and of one more.")
+    ] = 200,
+    cold: Annotated[int, typer.Option(min=1, help="Loads of a new artefact into a new process.")] = 20,
+    calls: Annotated[int, typer.Option(min=1, help="Calls of each function, ours and the rivals' in turn.")] = 2000,
+    json: JsonFile = None,
+) -> None:
+    """How fast modules load, warm and cold, and what their calls cost; some 20 minutes with the defaults."""
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.load import Plan, measure
+
+    report.publish("load", measure(Plan(loads, cold, calls)), json)
