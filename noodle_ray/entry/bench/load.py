@@ -70,12 +70,11 @@ async def _measure(cluster: AsyncCluster, plan: Plan) -> list[Row]:
     warm = await _warm(cluster, plan.loads)
     say(f"loading cold, {plan.cold} times")
     cold = await _cold(cluster, plan.cold)
-    rows = [*_warm_rows(warm), *_cold_rows(cold)]
+    rows = [*warm_rows(warm), *cold_rows(cold)]
     await cluster.modules.load(ECHO)
     say(f"calling, {plan.calls} times each")
     async with _plain_actor() as actor:
         rows += await beside_actor(cluster, actor, plan.calls)
-    say("starting plain actors and Serve applications")
     return [*rows, *await _rivals(cluster, plan, warm["no"])]
 
 
@@ -117,7 +116,8 @@ async def _load(cluster: AsyncCluster, name: str) -> tuple[dict[str, Any], float
     return answer, taken
 
 
-def _warm_rows(measured: Mapping[str, Loads]) -> Iterator[Row]:
+def warm_rows(measured: Mapping[str, Loads]) -> Iterator[Row]:
+    """By whether the module holds resources: the times, how many loads were not warm, and the stages."""
     for holds, loads in measured.items():
         context: Context = {"resources": holds, "loads": len(loads.taken)}
         yield from time_rows("load_warm", loads.taken, context, WARM_GOALS_MS)
@@ -125,7 +125,8 @@ def _warm_rows(measured: Mapping[str, Loads]) -> Iterator[Row]:
         yield from _stage_rows("load_warm", loads, {"resources": holds})
 
 
-def _cold_rows(loads: Loads) -> Iterator[Row]:
+def cold_rows(loads: Loads) -> Iterator[Row]:
+    """The times of loads that start from nothing, and the stages."""
     context: Context = {"artefact": "new", "process": "new", "loads": len(loads.taken)}
     yield from time_rows("load_cold", loads.taken, context, {50: None, 99: None})
     yield from _stage_rows("load_cold", loads, {})
@@ -155,7 +156,9 @@ async def _rivals(cluster: AsyncCluster, plan: Plan, ours: Loads) -> list[Row]:
     # Serve reads its variables when it is imported: not before they are set.
     from noodle_ray.entry.bench import serve_rival
 
+    say(f"starting a plain actor, {ACTORS} times")
     actors = await _times(_start_actor, ACTORS)
+    say(f"starting a Serve application, {APPLICATIONS} times")
     await asyncio.to_thread(serve_rival.start_serve)
 
     async def start_application() -> float:

@@ -94,10 +94,31 @@ async def _play(cluster: AsyncCluster, plan: Plan, kind: str, log: Path) -> Stor
         _follow(Swapper(cluster, story), schedule(plan.seconds, plan.every_s, broken_versions(kind), plan.seed), start),
     )
     if kind == "stateful":
-        story.kept = await call_module(cluster, name, "reader", "ran")
-    await cluster.modules.unload(name)
+        story.kept = await _state(cluster, name)
+    await _unload(cluster, name)
     story.executions = read_executions(log)
     return story
+
+
+async def _state(cluster: AsyncCluster, name: str) -> dict[str, list[list[int]]]:
+    """What the module knows of its calls: nothing, where it does not even answer."""
+    end = time.monotonic() + BACK_S
+    while time.monotonic() < end:
+        try:
+            state: dict[str, list[list[int]]] = await call_module(cluster, name, "reader", "ran")
+        except NoodleError as error:
+            say(f"{name} does not tell its state: {error}")
+            await asyncio.sleep(1.0)
+        else:
+            return state
+    return {}
+
+
+async def _unload(cluster: AsyncCluster, name: str) -> None:
+    try:
+        await cluster.modules.unload(name)
+    except NoodleError as error:  # its cluster ends soon, and what was measured shall not be lost for that
+        say(f"{name} was not unloaded: {error}")
 
 
 async def _follow(swapper: Swapper, steps: list[Step], start: float) -> None:
