@@ -24,7 +24,8 @@ SETTLING_S = 8.0
 CPUS = 8
 """Declared, not there: what is started beside each other must not wait for room."""
 
-HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+HANDLES_ONLY = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
+"""Serve, the rival, is called by handles: with HTTP of this kind each replica that ends would stay 30 s longer."""
 
 Context = dict[str, str | int | float]
 
@@ -37,7 +38,7 @@ def module_cluster() -> Iterator[tuple[Cluster, Path]]:
     with (
         tempfile.TemporaryDirectory(prefix="noodle-bench-") as scratch,
         _cache_in(Path(scratch) / "cache"),
-        _without_haproxy(),
+        _serve_for_handles(),
         bare_ray(say, options) as cluster,
         connection(cluster.file.address),
     ):
@@ -65,14 +66,14 @@ def _cache_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _without_haproxy() -> Iterator[None]:
-    """Serve, the rival, is called by handles: for HAProxy's sake each replica that ends would stay 30 s longer."""
-    before = ray_process.RAY_SETTINGS[HAPROXY]
-    ray_process.RAY_SETTINGS[HAPROXY] = "0"
+def _serve_for_handles() -> Iterator[None]:
+    before = dict(ray_process.RAY_SETTINGS)
+    ray_process.RAY_SETTINGS.update(HANDLES_ONLY)
     try:
         yield
     finally:
-        ray_process.RAY_SETTINGS[HAPROXY] = before
+        ray_process.RAY_SETTINGS.clear()
+        ray_process.RAY_SETTINGS.update(before)
 
 
 def time_rows(metric: str, taken: list[float], context: Context, goals: dict[int, float | None]) -> Iterator[Row]:
