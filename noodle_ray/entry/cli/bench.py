@@ -214,3 +214,48 @@ def resolver(
     with shown_count("cases", len(all_cases)) as advance:
         rows = measure(all_cases, rival, advance)
     report.publish("resolver", rows, json)
+
+
+@app.command()
+def load(
+    loads: Annotated[
+        int, typer.Option(min=1, help="Warm loads of a module that holds nothing, and of one more.")
+    ] = 200,
+    cold: Annotated[int, typer.Option(min=1, help="Loads of a new artefact into a new process.")] = 20,
+    calls: Annotated[int, typer.Option(min=1, help="Calls of each function, ours and the rivals' in turn.")] = 2000,
+    json: JsonFile = None,
+) -> None:
+    """How fast modules load, warm and cold, and what their calls cost; some 20 minutes with the defaults."""
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.load import Plan, measure
+
+    report.publish("load", measure(Plan(loads, cold, calls)), json)
+
+
+@app.command()
+def swap(
+    seconds: Annotated[float, typer.Option(min=5, max=3600, help="How long each module is called.")] = 120.0,
+    callers: Annotated[int, typer.Option(min=1, max=1000, help="Sessions that call at once.")] = 32,
+    in_flight: Annotated[int, typer.Option(min=1, max=16, help="Calls that each has under way at once.")] = 1,
+    pause_ms: Annotated[float, typer.Option(min=0, max=10_000, help="A caller's rest after an answer.")] = 0.0,
+    swap_every: Annotated[float, typer.Option(min=1, max=600, help="Seconds from one swap to the next.")] = 5.0,
+    only: Annotated[str, typer.Option(help="The module: stateless or stateful; default: both.")] = "",
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Also Ray Serve's rolling update.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of the schedule of swaps, broken versions and kills.")] = 1,
+    json: JsonFile = None,
+) -> None:
+    """What callers notice of hot swaps, of broken versions, and of hosts that are killed, while they call on."""
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.swap import Plan, measure
+    from noodle_ray.entry.bench.swap_callers import Crowd
+
+    crowd = Crowd(callers, in_flight, pause_ms / 1000)
+    report.publish("swap", measure(Plan(seconds, crowd, swap_every, kinds_of(only), serve, seed)), json)
+
+
+def kinds_of(text: str) -> tuple[str, ...]:
+    """The modules that are swapped: the one that is named, or all. Raises InvalidInput."""
+    known = ("stateless", "stateful")
+    if text and text not in known:
+        raise InvalidInput.of("--only", f"must be one of {', '.join(known)}", text)
+    return (text,) if text else known
