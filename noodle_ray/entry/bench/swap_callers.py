@@ -35,7 +35,7 @@ class Crowd:
 
 async def call_module(cluster: AsyncCluster, name: str, session: str, function: str, *args: Any) -> Any:
     """A module's function, called in a session; all that this benchmark calls goes through here."""
-    return await cluster.modules.call(name, function, *args)
+    return await cluster.modules.get(name, session=session).call(function, *args)
 
 
 async def call_until(end: float, crowd: Crowd, work: Work) -> list[Call]:
