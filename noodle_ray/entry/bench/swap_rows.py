@@ -45,8 +45,8 @@ def serve_rows(story: Story, crowd: Crowd) -> Iterator[Row]:
     yield _count("swaps", len(story.swaps), rival)
     yield from time_rows("swap", _swap_ms(story), rival, {50: None})
     times = _times(story)
-    for during in ("steady", "swap"):
-        context: Context = {**rival, "during": during, "calls": len(times[during])}
+    for during, told in (("steady", "serve, steady"), ("swap", "serve")):
+        context: Context = {**rival, "during": told, "calls": len(times[during])}
         yield from time_rows("call", times[during], context, {50: None, 99: None})
         yield _longest(times[during], context)
     yield _slower(times, rival, None)
