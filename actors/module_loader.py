@@ -64,12 +64,18 @@ class ModuleLoader:
         return HotSwap(name, tries=self._settings.swap_canary_calls > 0)
 
     async def change(
-        self, name: str, kind: ChangeKind, event: orders.Event, lock: Lock | None, start: float
+        self,
+        name: str,
+        kind: ChangeKind,
+        event: orders.Event,
+        lock: Lock | None,
+        start: float,
+        forced: tuple[str, ...] = (),
     ) -> dict[str, Any]:
         """Loads, swaps or rolls back, by this lock where it is not to what is still warm.
 
-        Returns when calls go there and no call runs elsewhere. `start`: when it was asked for (perf_counter). Raises
-        Conflict, and whatever went wrong.
+        Returns when calls go there and no call runs elsewhere. `start`: when it was asked for (perf_counter). `forced`:
+        what it breaks. Raises Conflict, and whatever went wrong.
         """
         module = self.modules.setdefault(name, Module(self.new_machine(name)))
         serving = module.machine.serving
@@ -88,6 +94,7 @@ class ModuleLoader:
             kind=kind,
             version=record.version,
             before=serving.version if serving is not None else None,
+            forced=forced,
             at=time.time(),
         )
         done = module.expect(candidate.answer)

@@ -167,8 +167,8 @@ class ModuleRegistry:
         lock = await self._resolve({name: constraint}, self._kept(minimal_change, name))
         if lock.modules == serving.lock.modules:
             raise Conflict(f"{name} {serving.version} runs already, with the same dependencies")
-        self._check_swap(name, lock.module(name).version, force)
-        return await self._loader.change(name, "swap", self._swap_to(name, serving, lock), lock, start)
+        forced = self._check_swap(name, lock.module(name).version, force)
+        return await self._loader.change(name, "swap", self._swap_to(name, serving, lock), lock, start, forced)
 
     async def rollback(self, name: str) -> dict[str, Any]:
         """Goes back to the version that ran before the last swap, at once where it is still warm.
@@ -198,13 +198,16 @@ class ModuleRegistry:
         theirs = self._core.release(name, other).manifest.state
         return spec is None or theirs is None or spec.can_read(theirs.schema_version)
 
-    def _check_swap(self, name: str, version: str, force: bool) -> None:
+    def _check_swap(self, name: str, version: str, force: bool) -> tuple[str, ...]:
+        """What the version would break, where it is forced; Incompatible where it is not."""
         try:
             self._core.check_swap(name, version)
         except Incompatible as error:
             if not force:
                 raise
             log.warning("module_swap_forced", module=name, version=version, changes=error.changes)
+            return error.changes
+        return ()
 
     async def unload(self, name: str) -> None:
         """Ends a loaded module, when its calls have. Raises NotFound, Conflict naming those loaded that need it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import stat
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from noodle_ray.errors import CorruptData, InvalidInput, TooLarge
 from noodle_ray.modules.archive import MAX_BYTES, MAX_FILES, check_names, read_entries, write_entries
 from noodle_ray.modules.entry_point import check_entry_point
-from noodle_ray.modules.manifest import Manifest, find_manifest, parse_manifest
+from noodle_ray.modules.manifest import FILE_NAME, Manifest, find_manifest, parse_manifest
 from noodle_ray.modules.signatures import Function, read_functions
 from noodle_ray.runners.import_path import VENDOR
 
@@ -36,17 +37,20 @@ class Artefact:
 
 
 def pack_module(path: Path) -> bytes:
-    """Packs a module's directory, or packs anew what a wheel or zip file holds.
+    """Packs a module's directory or a package that can be imported, or packs anew what a wheel or zip file holds.
 
-    Leaves out names that begin with a dot, __pycache__, compiled files and egg-info. Raises InvalidInput (no such
-    module, links that lead out of it, faults of the manifest) or TooLarge.
+    A package is named, not imported; its manifest lies in it or, as in a checkout, beside it. Leaves out names that
+    begin with a dot, __pycache__, compiled files and egg-info. Raises InvalidInput (no such module, links that lead
+    out of it, faults of the manifest) or TooLarge.
     """
     if path.is_dir():
         entries = _read_directory(path)
     elif path.is_file():
         entries = read_entries(path.read_bytes())
+    elif (package := _find_package(str(path))) is not None:
+        entries = _read_package(package)
     else:
-        raise InvalidInput.of("module", "must be a directory, a wheel or a zip file", str(path))
+        raise InvalidInput.of("module", "must be a directory, a wheel, a zip file or an importable package", str(path))
     return write_entries(_checked(entries)[1])
 
 
@@ -156,6 +160,21 @@ def _read_directory(directory: Path) -> dict[str, bytes]:
         if len(entries) > MAX_FILES:
             raise TooLarge("module", len(entries), MAX_FILES, "files")
     check_names(entries)
+    return entries
+
+
+def _find_package(name: str) -> Path | None:
+    """The folder of a package that can be imported here."""
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    places = found.submodule_search_locations if found is not None else None
+    return Path(next(iter(places))) if places else None
+
+
+def _read_package(package: Path) -> dict[str, bytes]:
+    entries = {f"{package.name}/{name}": content for name, content in _read_directory(package).items()}
+    beside = package.parent / FILE_NAME
+    if f"{package.name}/{FILE_NAME}" not in entries and beside.is_file():
+        entries[FILE_NAME] = beside.read_bytes()
     return entries
 
 

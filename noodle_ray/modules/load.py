@@ -60,6 +60,8 @@ class ModuleChange(Model):
     before: str | None = None
     outcome: Literal["under way", "done", "rolled back"] = "under way"
     why: str = ""
+    forced: tuple[str, ...] = ()
+    """What it breaks, and was done all the same."""
     at: float
 
 

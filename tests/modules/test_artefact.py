@@ -66,6 +66,17 @@ class TestPacking:
         wheel.write_bytes(zipped(FILES))
         assert pack_module(wheel) == pack_module(module)
 
+    @pytest.mark.parametrize("manifest", ["pyproject.toml", "greeter/pyproject.toml"])
+    def test_of_a_package_that_can_be_imported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: str
+    ) -> None:
+        code = {name: content for name, content in FILES.items() if name.startswith("greeter/")}
+        write(tmp_path / "site", {**code, manifest: MANIFEST, "another.py": b"", "another/__init__.py": b""})
+        monkeypatch.syspath_prepend(tmp_path / "site")
+        assert read_entries(pack_module(Path("greeter"))) == {**code, manifest: MANIFEST}
+        with pytest.raises(InvalidInput, match="must be a directory"):
+            pack_module(Path("nobody"))
+
     def test_a_link_within_is_its_content(self, module: Path) -> None:
         (module / "greeter/also.py").symlink_to("hello.py")
         assert read_entries(pack_module(module))["greeter/also.py"] == FILES["greeter/hello.py"]
@@ -85,7 +96,7 @@ class TestPacking:
             pack_module(module)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(InvalidInput, match="must be a directory, a wheel or a zip file"):
+        with pytest.raises(InvalidInput, match="must be a directory, a wheel, a zip file or an importable package"):
             pack_module(tmp_path / "nothing")
 
     def test_no_package_of_the_entry_point(self, module: Path) -> None:

@@ -49,7 +49,10 @@ def init(
 
 @app.command()
 def check(
-    directory: Annotated[Path, typer.Argument(help="The module's directory or wheel.")], json: AsJson = False
+    directory: Annotated[
+        Path, typer.Argument(help="The module's directory or wheel, or a package that can be imported.")
+    ],
+    json: AsJson = False,
 ) -> None:
     """Check a module without publishing or running it: its manifest, its files, what it offers."""
     from noodle_ray.modules.artefact import pack_module, read_artefact
@@ -73,7 +76,10 @@ def check(
 
 @app.command()
 def publish(
-    directory: Annotated[Path, typer.Argument(help="The module's directory or wheel.")], json: AsJson = False
+    directory: Annotated[
+        Path, typer.Argument(help="The module's directory or wheel, or a package that can be imported.")
+    ],
+    json: AsJson = False,
 ) -> None:
     """Publish a module. The same content twice is no error; other content under a published version is."""
     with _connected() as cluster:
