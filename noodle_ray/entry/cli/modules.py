@@ -13,6 +13,7 @@ from noodle_ray.errors import InvalidInput
 
 app = typer.Typer(help="Versioned modules: publish, load, call, swap.", no_args_is_help=True)
 
+Source = Annotated[Path, typer.Argument(help="A module's directory or wheel, or a package that can be imported.")]
 Name = Annotated[str, typer.Argument(help="The module's name.")]
 MinimalChange = Annotated[
     bool, typer.Option("--minimal-change", help="Keep to versions that are loaded already, where they will do.")
