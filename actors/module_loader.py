@@ -116,7 +116,9 @@ class ModuleLoader:
         if len(state) > MAX_STATE_BYTES:
             raise TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
         module = self.modules.get(name)
-        if module is None or epoch not in module.machine.endpoints.serving:
+        serving = module.machine.serving if module is not None else None
+        # Also while its calls are finished for a move: they are answered when their state is kept.
+        if module is None or serving is None or epoch not in serving.ready:
             raise Conflict(f"host {epoch} of {name} does not serve")
         await self._book.keep(StateKept(name, _kept(module.held[epoch], version, state)))
 

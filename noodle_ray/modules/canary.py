@@ -13,6 +13,9 @@ IDLE_S = 0.3
 EARLY_CHANCE, LAST_CHANCE = 0.001, 0.01
 """How improbable more failures must be by chance: while more calls are awaited, and when no more are."""
 
+LEAST_FAILURES = 2
+"""One alone may be anybody's: the caller's network, a moment."""
+
 SLOWER, SLOWER_BY_MS, SLOW_CALLS = 3.0, 20.0, 10
 """A median of so many times the other's, and so much more, over at least so many calls, is too slow."""
 
@@ -48,7 +51,7 @@ class Trial:
 
 def _failing(new: CallStats, old: CallStats, chance: float) -> str:
     tried, before = new.answered + new.failed, old.answered + old.failed
-    if not new.failed:
+    if new.failed < LEAST_FAILURES:
         return ""
     # Without any before, there is nothing to compare with.
     is_worse = chance_of_more(new.failed, tried, old.failed, before) < chance if before else new.failed == tried >= 3

@@ -54,6 +54,10 @@ def test_a_few_failures_are_told_at_the_end() -> None:
     )
 
 
+def test_one_failure_alone_is_none() -> None:
+    assert TRIAL.judge(calls(19, failed=1), calls(100_000), calls(100), 0.1) == GOOD
+
+
 def test_a_version_that_fails_as_often_as_the_one_before_will_do() -> None:
     assert TRIAL.judge(calls(10, failed=10), calls(250, failed=250), NONE, 0.1) == GOOD
 

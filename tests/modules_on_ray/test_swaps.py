@@ -120,7 +120,7 @@ class TestCanary:
             await await_ref(registry.swap.remote(name))
         await asyncio.sleep(0.3)
         await callers.end()
-        assert set(callers.answers) == {"1.0"} and callers.errors["ModuleFailed"] >= 3
+        assert set(callers.answers) == {"1.0"} and callers.errors["ModuleFailed"] >= 2
         assert callers.errors.keys() == {"ModuleFailed"} and callers.errors.total() < callers.answers.total() / 3
         described = await await_ref(registry.describe.remote(name))
         assert described["loaded"] == "1.0"
@@ -336,7 +336,7 @@ class TestState:
             await await_ref(registry.swap.remote(name))
         done = True
         await reading
-        assert failures >= 3
+        assert failures >= 2
         assert await caller.call(CallTarget(name, "value"), ["a"], {}) == adds
         assert await loaded_version(registry, name) == "1.0"
 
