@@ -62,7 +62,7 @@ class HostStarter:
             await asyncio.shield(held.recording)
         with held.stage("send"):
             artefacts = await self._artefacts_for(host, held.revision.lock)
-        held.milliseconds |= await await_ref(host.handle.load.remote(artefacts, manifest, order.epoch))
+        held.milliseconds |= await await_ref(host.handle.load.remote(artefacts, manifest))
         if order.restores:
             with held.stage("restore"):
                 await self._restore(held)

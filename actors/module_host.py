@@ -7,15 +7,12 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
 import structlog
 
-from noodle_ray.actors.names import MODULE_REGISTRY, NAMESPACE
-from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.errors import Conflict, InvalidInput, ModuleFailed, NoodleError, NotFound, Unavailable
 from noodle_ray.modules import artefact
 from noodle_ray.modules.call_route import Retired
@@ -25,6 +22,7 @@ from noodle_ray.runners.checkpoints import Checkpointer
 from noodle_ray.runners.in_process import InProcessRunner
 from noodle_ray.runners.runner import Program, Runner
 from noodle_ray.runners.sandboxed import SandboxedRunner
+from noodle_ray.runners.state_offer import StateOffer
 
 log = structlog.get_logger()
 
@@ -43,6 +41,7 @@ class ModuleHost:
         self._name = ""
         self._runner: Runner | None = None
         self._checkpoints: Checkpointer | None = None
+        self._offer = StateOffer()
         self._counter = CallCounter()
         self._was_well = False
         self._takes: Literal["all", "pinned", "none"] = "all"
@@ -56,12 +55,9 @@ class ModuleHost:
         """Those artefacts that this machine's cache has not, or not whole: `load` needs their bytes."""
         return await asyncio.to_thread(lambda: [sha for sha in hashes if not artefact.is_cached(self._cache, sha)])
 
-    async def load(
-        self, artefacts: Sequence[tuple[str, str, bytes | None]], manifest: Manifest, epoch: int
-    ) -> dict[str, float]:
+    async def load(self, artefacts: Sequence[tuple[str, str, bytes | None]], manifest: Manifest) -> dict[str, float]:
         """Loads a module. `artefacts` are (name, sha256, packed bytes, or None where they are cached), in the order of
-        the lock: the module itself is the last. `epoch` is its number among the module's hosts. Gives the milliseconds
-        of each stage.
+        the lock: the module itself is the last. Gives the milliseconds of each stage.
 
         Raises CorruptData, Conflict (a host takes one module), InvalidInput, or ModuleFailed with the traceback.
         """
@@ -76,7 +72,7 @@ class ModuleHost:
         await runner.load(
             Program(self._name, tuple(folders), manifest.entry_point, manifest.health_check, manifest.vendor)
         )
-        self._checkpoints = self._checkpointer(manifest, epoch, runner)
+        self._checkpoints = self._checkpointer(manifest, runner)
         if isinstance(runner, SandboxedRunner):
             self._watching = asyncio.create_task(self._end_with(runner))
         return {"unpack": _ms(unpacked - start), "import": _ms(time.perf_counter() - unpacked)}
@@ -87,15 +83,14 @@ class ModuleHost:
             for _, sha, content in artefacts
         ]
 
-    def _checkpointer(self, manifest: Manifest, epoch: int, runner: Runner) -> Checkpointer | None:
+    def _checkpointer(self, manifest: Manifest, runner: Runner) -> Checkpointer | None:
         spec = manifest.state
         if spec is None:
             return None
-        keep = partial(_keep_state, manifest.name, epoch, manifest.version)
         return Checkpointer(
             manifest.name,
             runner.export_state,
-            keep,
+            self._offer.keep,
             spec.durable,
             spec.checkpoint_s,
             on_failure=lambda error: log.warning("state_not_kept", module=manifest.name, error=str(error)),
@@ -219,6 +214,13 @@ class ModuleHost:
             self._start_checkpoints()
             raise
 
+    async def next_state(self, fetched: int = 0, problem: NoodleError | None = None) -> tuple[int, bytes]:
+        """The next state to be kept, and its number; waits for one. `fetched`: the last is kept, but for a `problem`.
+
+        The registry fetches it: for a host to look the registry up would import all of its code, which takes a second.
+        """
+        return await self._offer.next(fetched, problem)
+
     async def import_state(self, state: bytes, from_version: str) -> None:
         """Has the module take what another version of it exported. Raises ModuleFailed."""
         await self._loaded().import_state(state, from_version)
@@ -283,19 +285,6 @@ _RUNNERS: dict[RunnerKind, Callable[[], Runner]] = {
     "sandboxed": SandboxedRunner,
     "serve": _serve_runner,
 }
-
-
-async def _keep_state(module: str, epoch: int, version: str, state: bytes) -> None:
-    """Has the registry keep a module's state. Raises Unavailable, Conflict where another host has taken over."""
-    registry = await asyncio.to_thread(_find_registry)
-    await await_ref(registry.keep_state.remote(module, epoch, version, state))
-
-
-def _find_registry() -> Any:
-    try:
-        return ray.get_actor(MODULE_REGISTRY, NAMESPACE)
-    except ValueError:
-        raise Unavailable("there is no module registry") from None
 
 
 def _ms(seconds: float) -> float:

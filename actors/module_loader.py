@@ -11,9 +11,9 @@ import structlog
 
 from noodle_ray.actors.artefact_store import ArtefactStore
 from noodle_ray.actors.host_starter import HostStarter
-from noodle_ray.actors.host_watch import calls_of, judge, until_idle
+from noodle_ray.actors.host_watch import LOOK_S, calls_of, judge, until_idle
 from noodle_ray.actors.loaded_module import Held, Module
-from noodle_ray.actors.ray_errors import await_ref, first_line
+from noodle_ray.actors.ray_errors import Gone, await_ref, first_line
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.actors.warm_hosts import Host, WarmHosts, kill_host
 from noodle_ray.errors import Conflict, DeadlineExceeded, ModuleFailed, NoodleError, NotFound, TooLarge, Unavailable
@@ -33,6 +33,8 @@ log = structlog.get_logger()
 RESTOCK_INTERVAL_S = 1.0
 SCALE_INTERVAL_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
+CALM_WAIT_S = 5.0
+"""How long hosts are not restocked for the sake of a change that is under way."""
 
 
 class ModuleLoader:
@@ -110,17 +112,6 @@ class ModuleLoader:
         done = module.expect(ticket)
         await self._perform(module, todo)
         await done
-
-    async def keep_state(self, name: str, epoch: int, version: str, state: bytes) -> None:
-        """Keeps what a host exported. Raises Conflict where it is not the one that serves (any more), TooLarge."""
-        if len(state) > MAX_STATE_BYTES:
-            raise TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
-        module = self.modules.get(name)
-        serving = module.machine.serving if module is not None else None
-        # Also while its calls are finished for a move: they are answered when their state is kept.
-        if module is None or serving is None or epoch not in serving.ready:
-            raise Conflict(f"host {epoch} of {name} does not serve")
-        await self._book.keep(StateKept(name, _kept(module.held[epoch], version, state)))
 
     # -- performing
 
@@ -239,6 +230,8 @@ class ModuleLoader:
 
         error = await self._attempt(f"the health check of {module.name}", check(), held)
         held.ready_at = time.monotonic()
+        if not error:
+            self._begin_keeping(module, epoch, held)
         await self.handle(module, orders.Failed(epoch, error) if error else orders.Healthy(epoch))
 
     async def _retire(self, module: Module, order: orders.Retire, held: Held) -> None:
@@ -303,8 +296,13 @@ class ModuleLoader:
             await self.stop_host(module, epoch)
 
     def follow(self, module: Module, epoch: int, host: Host) -> None:
-        """Hears of the death of a host that was found again."""
+        """Hears of the death of a host that was found again, and goes on keeping its state."""
         host.death.add_done_callback(lambda _: self._heard_of_death(module, epoch))
+        self._begin_keeping(module, epoch, module.held[epoch])
+
+    def _begin_keeping(self, module: Module, epoch: int, held: Held) -> None:
+        if held.manifest.state is not None:
+            self.spawn(self._keep_states(module, epoch, held))
 
     async def release(self, allocation_id: str) -> None:
         """Frees what no host has."""
@@ -323,6 +321,32 @@ class ModuleLoader:
             allocation_id, held.allocation_id = held.allocation_id, None
             await self._starter.release(allocation_id)
         await self.handle(module, orders.HostDied(epoch, held.lived_s))
+
+    async def _keep_states(self, module: Module, epoch: int, held: Held) -> None:
+        """Fetches what a host has to be kept, again and again, as long as it lives."""
+        number, problem = 0, None
+        while True:
+            try:
+                number, state = await await_ref(held.handle.next_state.remote(number, problem))
+                problem = await self._keep_state(module, epoch, held, state)
+            except Gone:
+                return
+            except Unavailable as error:
+                problem = error
+
+    async def _keep_state(self, module: Module, epoch: int, held: Held, state: bytes) -> NoodleError | None:
+        """Keeps it; gives why it did not."""
+        serving = module.machine.serving
+        # Also while its calls are finished for a move: they are answered when their state is kept.
+        if serving is None or epoch not in serving.ready:
+            return Conflict(f"host {epoch} of {module.name} does not serve")
+        if len(state) > MAX_STATE_BYTES:
+            return TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
+        try:
+            await self._book.keep(StateKept(module.name, _kept(held, held.revision.version, state)))
+        except NoodleError as error:
+            return error
+        return None
 
     # -- changing versions
 
@@ -409,12 +433,19 @@ class ModuleLoader:
 
     async def _restock_for_ever(self) -> None:
         while True:
+            await self._until_calm()
             try:
                 nodes = await self._allocator.nodes()
                 await self.warm.restock(node.id for node in nodes if node.is_open)
             except Unavailable as error:
                 log.warning("warm_hosts_not_restocked", error=str(error))
             await self.warm.wanted(RESTOCK_INTERVAL_S)
+
+    async def _until_calm(self) -> None:
+        """Starting a process takes most of a core for a second: loads and swaps go first, for a while."""
+        end = time.monotonic() + CALM_WAIT_S
+        while any(module.changes for module in self.modules.values()) and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
 
     async def _scale_for_ever(self) -> None:
         while True:

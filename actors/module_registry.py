@@ -215,10 +215,6 @@ class ModuleRegistry:
         self._core.check_unload(name)
         await self._loader.unload(name)
 
-    async def keep_state(self, name: str, epoch: int, version: str, state: bytes) -> None:
-        """Keeps what a host's module goes on from, if the host dies. Raises Conflict where it does not serve."""
-        await self._loader.keep_state(name, epoch, version, state)
-
     # -- calls
 
     async def routes(self, name: str, avoid: Sequence[int] = ()) -> Routes:

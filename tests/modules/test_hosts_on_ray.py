@@ -16,10 +16,9 @@ import ray
 from ray import serve
 
 from noodle_ray.actors import serve_runner
-from noodle_ray.actors.names import MODULE_REGISTRY, NAMESPACE
 from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.actors.warm_hosts import Host, kill_host, start_host
-from noodle_ray.errors import CallInterrupted, Conflict, InvalidInput, ModuleFailed, NotFound, Unavailable
+from noodle_ray.errors import CallInterrupted, Conflict, InvalidInput, ModuleFailed, NoodleError, NotFound, Unavailable
 from noodle_ray.modules.archive import write_entries
 from noodle_ray.modules.artefact import content_hash
 from noodle_ray.modules.call_route import Retired
@@ -80,34 +79,36 @@ def cache_dir() -> Iterator[str]:
         os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
 
-@pytest.fixture(scope="module")
-def registry(cache_dir: str) -> Iterator[Any]:
-    """What keeps states: only the newest epoch's."""
+class Keeper:
+    """Keeps the states of hosts, as the registry does."""
 
-    @ray.remote(num_cpus=0, name=MODULE_REGISTRY, namespace=NAMESPACE)
-    class Registry:
-        def __init__(self) -> None:
-            self.kept: list[tuple[str, int, str, bytes]] = []
-            self.newest: dict[str, int] = {}
-            self.is_away = False
+    def __init__(self) -> None:
+        self.kept: list[tuple[int, bytes]] = []
+        self.is_back = asyncio.Event()
+        self.is_back.set()
+        self._tasks: list[asyncio.Task[None]] = []
 
-        def keep_state(self, module: str, epoch: int, version: str, state: bytes) -> None:
-            if self.is_away:
-                raise Unavailable("the database is away")
-            if epoch < self.newest.get(module, 0):
-                raise Conflict(f"epoch {epoch} is over")
-            self.newest[module] = epoch
-            self.kept.append((module, epoch, version, state))
+    def follow(self, handle: Any, epoch: int, problem: NoodleError | None = None) -> None:
+        self._tasks.append(asyncio.ensure_future(self._follow(handle, epoch, problem)))
 
-        def look(self, module: str) -> list[tuple[int, str, bytes]]:
-            return [kept[1:] for kept in self.kept if kept[0] == module]
+    async def _follow(self, handle: Any, epoch: int, problem: NoodleError | None) -> None:
+        number = 0
+        while True:
+            number, state = await await_ref(handle.next_state.remote(number, problem))
+            await self.is_back.wait()
+            if problem is None:
+                self.kept.append((epoch, state))
 
-        def go_away(self, is_away: bool) -> None:
-            self.is_away = is_away
+    def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
-    actor = Registry.remote()
-    yield actor
-    ray.kill(actor)
+
+@pytest.fixture
+async def keeper() -> AsyncIterator[Keeper]:
+    keeper = Keeper()
+    yield keeper
+    keeper.end()
 
 
 class Hosts:
@@ -134,7 +135,8 @@ class Hosts:
             }
         )
         archive = write_entries({f"{file}.py": code.encode()})
-        stages = await await_ref(handle.load.remote([(read.name, content_hash(archive), archive)], read, epoch))
+        artefact = (read.name, content_hash(archive), archive)
+        stages = await await_ref(handle.load.remote([artefact], read))
         assert stages.keys() == {"unpack", "import"}
         return handle
 
@@ -243,7 +245,8 @@ class TestHost:
     async def test_takes_one_module(self, hosts: Hosts) -> None:
         handle = await hosts.load(CODE)
         with pytest.raises(Conflict, match=r"has hosted-\d+ already"):
-            await await_ref(handle.load.remote([("a", "0", b"")], Manifest(name="a", version="1", entry_point="a"), 1))
+            manifest = Manifest(name="a", version="1", entry_point="a")
+            await await_ref(handle.load.remote([("a", "0", b"")], manifest))
 
     async def test_retires_and_resumes(self, hosts: Hosts) -> None:
         handle = await hosts.load(CODE)
@@ -292,47 +295,52 @@ class TestHost:
 
 class TestState:
     @pytest.mark.parametrize("kind", ["in-host", "sandboxed"])
-    async def test_of_a_durable_module(self, hosts: Hosts, registry: Any, kind: RunnerKind) -> None:
-        name = f"durable-{kind}"
-        spec = {"name": name, "class_name": "Counter", "runner": kind, "state": {"durable": True}}
+    async def test_of_a_durable_module(self, hosts: Hosts, keeper: Keeper, kind: RunnerKind) -> None:
+        spec = {"name": f"durable-{kind}", "class_name": "Counter", "runner": kind, "state": {"durable": True}}
         old = await hosts.load(STATEFUL, epoch=1, **spec)
+        keeper.follow(old, 1)
         assert [await call(old, "up") for _ in range(2)] == [1, 2]
         with pytest.raises(ModuleFailed, match="ValueError"):
             await call(old, "fails")
         assert await stream(old, "count_to", 8) == list(range(8))
-        kept = await await_ref(registry.look.remote(name))
-        assert [(epoch, version) for epoch, version, _ in kept] == [(1, "1.0")] * 4
+        assert len(keeper.kept) == 4
 
-        await await_ref(registry.go_away.remote(True))
+        keeper.is_back.clear()
         waiting = asyncio.ensure_future(call(old, "up"))
         await asyncio.sleep(0.5)
         assert not waiting.done()
-        await await_ref(registry.go_away.remote(False))
+        keeper.is_back.set()
         assert await waiting == 8
 
         await await_ref(old.retire.remote())
         state = await await_ref(old.export_state.remote())
         new = await hosts.load(STATEFUL, epoch=2, **spec)
         await await_ref(new.import_state.remote(state, "1.0"))
+        keeper.follow(new, 2)
         assert await call(new, "up") == 9
-        assert [entry[0] for entry in await await_ref(registry.look.remote(name))] == [1] * 5 + [2]
-        await await_ref(old.resume.remote())
-        with pytest.raises(CallInterrupted, match="its state could not be kept"):
-            await call(old, "up")
+        assert [epoch for epoch, _ in keeper.kept] == [1] * 5 + [2]
 
-    async def test_of_one_that_is_kept_from_time_to_time(self, hosts: Hosts, registry: Any) -> None:
+    async def test_that_another_host_has_taken_over_is_kept_no_more(self, hosts: Hosts, keeper: Keeper) -> None:
+        handle = await hosts.load(STATEFUL, class_name="Counter", state={"durable": True})
+        keeper.follow(handle, 1, Conflict("host 1 does not serve"))
+        with pytest.raises(CallInterrupted, match="its state could not be kept"):
+            await call(handle, "up")
+        assert keeper.kept == []
+
+    async def test_of_one_that_is_kept_from_time_to_time(self, hosts: Hosts, keeper: Keeper) -> None:
         handle = await hosts.load(STATEFUL, name="now-and-then", class_name="Counter", state={"checkpoint_s": 0.3})
+        keeper.follow(handle, 1)
         for _ in range(20):
             await call(handle, "up")
         await asyncio.sleep(0.6)
-        assert 1 <= len(await await_ref(registry.look.remote("now-and-then"))) <= 2
+        assert 1 <= len(keeper.kept) <= 2
         before = await await_ref(handle.export_state.remote())
         await call(handle, "up")
         await asyncio.sleep(0.6)
-        assert (await await_ref(registry.look.remote("now-and-then")))[-1][2] == before
+        assert keeper.kept[-1][1] == before
         await await_ref(handle.resume.remote())
         await asyncio.sleep(0.6)
-        assert (await await_ref(registry.look.remote("now-and-then")))[-1][2] != before
+        assert keeper.kept[-1][1] != before
 
     async def test_of_one_that_has_none(self, hosts: Hosts) -> None:
         handle = await hosts.load(CODE)
