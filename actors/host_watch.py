@@ -6,28 +6,32 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+import structlog
+
 from noodle_ray.actors.loaded_module import Held
 from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.errors import Unavailable
 from noodle_ray.modules.call_stats import CallStats
 from noodle_ray.modules.canary import Judgement, Trial
 
+log = structlog.get_logger()
+
 LOOK_S = 0.05
 LOOK_TIMEOUT_S = 5.0
 
 
 async def calls_of(hosts: Iterable[Held]) -> CallStats:
-    """The calls that these hosts had, all together; one that does not answer counts as none."""
+    """The calls that these hosts had, all together; one that does not answer had those that it told of last."""
     return sum(await asyncio.gather(*(_calls_of(held) for held in hosts)), start=CallStats())
 
 
 async def _calls_of(held: Held) -> CallStats:
     try:
         async with asyncio.timeout(LOOK_TIMEOUT_S):
-            stats: CallStats = await await_ref(held.handle.stats.remote())
-            return stats
-    except (Unavailable, TimeoutError):
-        return CallStats()
+            held.calls = await await_ref(held.handle.stats.remote())
+    except (Unavailable, TimeoutError) as error:
+        log.info("host_does_not_tell_its_calls", module=held.manifest.name, error=str(error))
+    return held.calls
 
 
 async def judge(trial: Trial, new: list[Held], old: list[Held]) -> Judgement:

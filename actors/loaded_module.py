@@ -12,6 +12,7 @@ from typing import Any
 from noodle_ray.actors.warm_hosts import Host
 from noodle_ray.errors import NoodleError, Unavailable
 from noodle_ray.modules.call_route import Endpoint, Routes
+from noodle_ray.modules.call_stats import CallStats
 from noodle_ray.modules.load import KeptState, ModuleChange, RevisionRecord
 from noodle_ray.modules.manifest import Manifest
 from noodle_ray.modules.scaling import Scaler
@@ -31,6 +32,7 @@ class Held:
     recorded: bool = False
     lingers: bool = False
     ready_at: float | None = None
+    calls: CallStats = field(default_factory=CallStats)
     limit: asyncio.Timeout | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
 
@@ -68,6 +70,8 @@ class Module:
     moving: asyncio.Task[None] | None = None
     moved: KeptState | None = None
     """What the revision that is being switched to was given."""
+    forgets_state: bool = False
+    """That revision cannot go on from what is kept."""
     scaler: Scaler | None = None
     resuming: int = 0
     """Hosts that are being told to take calls again: until they do, no table may say so."""

@@ -11,17 +11,18 @@ import structlog
 
 from noodle_ray.actors.artefact_store import ArtefactStore
 from noodle_ray.actors.host_starter import HostStarter
-from noodle_ray.actors.host_watch import LOOK_S, calls_of, judge, until_idle
+from noodle_ray.actors.host_watch import judge, until_idle
 from noodle_ray.actors.loaded_module import Held, Module
-from noodle_ray.actors.ray_errors import Gone, await_ref, first_line
+from noodle_ray.actors.ray_errors import await_ref, first_line
 from noodle_ray.actors.registry_book import RegistryBook
+from noodle_ray.actors.state_keeper import StateKeeper
 from noodle_ray.actors.warm_hosts import Host, WarmHosts, kill_host
-from noodle_ray.errors import Conflict, DeadlineExceeded, ModuleFailed, NoodleError, NotFound, TooLarge, Unavailable
+from noodle_ray.errors import Conflict, DeadlineExceeded, ModuleFailed, NoodleError, NotFound, Unavailable
 from noodle_ray.modules import swap_messages as orders
 from noodle_ray.modules.canary import Trial
-from noodle_ray.modules.load import MAX_STATE_BYTES, ChangeKind, KeptState, ModuleChange, RevisionRecord
+from noodle_ray.modules.load import ChangeKind, ModuleChange, RevisionRecord
 from noodle_ray.modules.ports import Allocator
-from noodle_ray.modules.registry import ChangeEnded, HostGone, RevisionRouted, StateKept, Unrouted
+from noodle_ray.modules.registry import ChangeEnded, HostGone, RevisionRouted, Unrouted
 from noodle_ray.modules.release import Lock
 from noodle_ray.modules.route_board import RouteBoard
 from noodle_ray.modules.scaling import Scaler
@@ -30,11 +31,7 @@ from noodle_ray.settings import Settings
 
 log = structlog.get_logger()
 
-RESTOCK_INTERVAL_S = 1.0
-SCALE_INTERVAL_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
-CALM_WAIT_S = 5.0
-"""How long hosts are not restocked for the sake of a change that is under way."""
 
 
 class ModuleLoader:
@@ -45,6 +42,7 @@ class ModuleLoader:
         self._core = book.core
         self.warm = WarmHosts(str(settings.cache_dir), settings.warm_hosts)
         self._starter = HostStarter(settings, allocator, book, artefacts, self.warm, self.spawn)
+        self._states = StateKeeper(book)
         self.board = RouteBoard(time.time_ns())
         self.modules: dict[str, Module] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -240,17 +238,12 @@ class ModuleLoader:
             async with asyncio.timeout(limit_s):
                 await await_ref(held.handle.retire.remote(order.whole))
                 if order.whole and held.manifest.state is not None and module.machine.serving is None:
-                    await self._keep_last_state(held)
+                    await self._states.keep_last(held)
         except TimeoutError:
             log.warning("calls_cut_off", module=module.name, after_s=limit_s)
         except NoodleError as error:
             log.warning("host_not_emptied", module=module.name, error=str(error))
         await self.handle(module, orders.Drained(order.epoch))
-
-    async def _keep_last_state(self, held: Held) -> None:
-        """A module that is unloaded leaves its state to the next load."""
-        state = await await_ref(held.handle.export_state.remote())
-        await self._book.keep(StateKept(held.manifest.name, _kept(held, held.revision.version, state)))
 
     async def _resume(self, module: Module, held: Held) -> None:
         if module.moving is not None:
@@ -302,7 +295,7 @@ class ModuleLoader:
 
     def _begin_keeping(self, module: Module, epoch: int, held: Held) -> None:
         if held.manifest.state is not None:
-            self.spawn(self._keep_states(module, epoch, held))
+            self.spawn(self._states.follow(module, epoch, held))
 
     async def release(self, allocation_id: str) -> None:
         """Frees what no host has."""
@@ -322,32 +315,6 @@ class ModuleLoader:
             await self._starter.release(allocation_id)
         await self.handle(module, orders.HostDied(epoch, held.lived_s))
 
-    async def _keep_states(self, module: Module, epoch: int, held: Held) -> None:
-        """Fetches what a host has to be kept, again and again, as long as it lives."""
-        number, problem = 0, None
-        while True:
-            try:
-                number, state = await await_ref(held.handle.next_state.remote(number, problem))
-                problem = await self._keep_state(module, epoch, held, state)
-            except Gone:
-                return
-            except Unavailable as error:
-                problem = error
-
-    async def _keep_state(self, module: Module, epoch: int, held: Held, state: bytes) -> NoodleError | None:
-        """Keeps it; gives why it did not."""
-        serving = module.machine.serving
-        # Also while its calls are finished for a move: they are answered when their state is kept.
-        if serving is None or epoch not in serving.ready:
-            return Conflict(f"host {epoch} of {module.name} does not serve")
-        if len(state) > MAX_STATE_BYTES:
-            return TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
-        try:
-            await self._book.keep(StateKept(module.name, _kept(held, held.revision.version, state)))
-        except NoodleError as error:
-            return error
-        return None
-
     # -- changing versions
 
     async def _route(self, module: Module, order: orders.Route) -> None:
@@ -364,6 +331,7 @@ class ModuleLoader:
             module.revisions[serving.number] if serving is not None and keeps else None,
             change,
             module.moved,
+            module.forgets_state,
         )
         start = time.perf_counter()
         try:
@@ -373,38 +341,18 @@ class ModuleLoader:
             return
         for held in module.hosts_of(order.revision):
             held.milliseconds["route"] = round((time.perf_counter() - start) * 1000, 3)
-        module.moved = None
+        module.moved, module.forgets_state = None, False
         module.scaler = Scaler(self._core.release(module.name, candidate.revision.version).manifest.replicas)
         await self.handle(module, orders.Routed(order.revision))
 
     async def _move(self, module: Module, order: orders.MoveState) -> None:
         self._publish(module)  # callers wait from now on
-        module.moved = None
-        error = await self._attempt(f"moving the state of {module.name}", self._move_state(module, order))
+        module.moved, module.forgets_state = None, False
+        error = await self._attempt(f"moving the state of {module.name}", self._states.move(module, order))
         module.moving = None
         # In a task of its own: this one is cancelled where a host is resumed, which what follows may order.
         event = orders.StageFailed(order.revision, error) if error else orders.Moved(order.revision)
         self.spawn(self.handle(module, event))
-
-    async def _move_state(self, module: Module, order: orders.MoveState) -> None:
-        if order.source is not None:
-            source = module.held[order.source]
-            await await_ref(source.handle.retire.remote(True))
-            state = await await_ref(source.handle.export_state.remote())
-            if len(state) > MAX_STATE_BYTES:
-                raise TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
-            kept: KeptState | None = _kept(source, source.revision.version, state)
-        else:
-            kept = await self._book.state(module.name)
-        target = module.held[order.target]
-        spec = target.manifest.state
-        if kept is None or spec is None:
-            return
-        if not spec.can_read(kept.schema_version):
-            log.warning("state_left_behind", module=module.name, version=target.revision.version)  # it was forced
-            return
-        await await_ref(target.handle.import_state.remote(kept.state, kept.version))
-        module.moved = kept
 
     async def _try(self, module: Module, revision: int) -> None:
         machine = module.machine
@@ -424,44 +372,7 @@ class ModuleLoader:
         await until_idle(module.hosts_of(revision), self._settings.module_keep_warm_ms / 1000)
         await self.handle(module, orders.Expired(revision))
 
-    # -- going on
-
-    def go_on(self) -> None:
-        """From now on keeps warm hosts in stock, and as many hosts of each module as its calls need."""
-        self.spawn(self._restock_for_ever())
-        self.spawn(self._scale_for_ever())
-
-    async def _restock_for_ever(self) -> None:
-        while True:
-            await self._until_calm()
-            try:
-                nodes = await self._allocator.nodes()
-                await self.warm.restock(node.id for node in nodes if node.is_open)
-            except Unavailable as error:
-                log.warning("warm_hosts_not_restocked", error=str(error))
-            await self.warm.wanted(RESTOCK_INTERVAL_S)
-
-    async def _until_calm(self) -> None:
-        """Starting a process takes most of a core for a second: loads and swaps go first, for a while."""
-        end = time.monotonic() + CALM_WAIT_S
-        while any(module.changes for module in self.modules.values()) and time.monotonic() < end:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
-
-    async def _scale_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(SCALE_INTERVAL_S)
-            for module in list(self.modules.values()):
-                await self._scale(module)
-
-    async def _scale(self, module: Module) -> None:
-        serving, scaler = module.machine.serving, module.scaler
-        if serving is None or scaler is None or scaler.limits.min == scaler.limits.max:
-            return
-        stats = await calls_of(module.hosts_of(serving.number))
-        wanted = scaler.wanted(stats.in_flight, serving.wanted, time.monotonic())
-        if wanted != serving.wanted and serving is module.machine.serving:
-            log.info("module_scaled", module=module.name, hosts=wanted, before=serving.wanted)
-            await self.handle(module, orders.ReplicasAsked(wanted))
+    # -- tasks
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -481,11 +392,6 @@ def _candidate(module: Module) -> Candidate:
     if candidate is None:
         raise NotFound("change", module.name)
     return candidate
-
-
-def _kept(held: Held, version: str, state: bytes) -> KeptState:
-    schema = held.manifest.state.schema_version if held.manifest.state is not None else 1
-    return KeptState(version=version, schema_version=schema, state=state, at=time.time())
 
 
 def _report(name: str, record: RevisionRecord, before: str | None, hosts: list[Held], start: float) -> dict[str, Any]:

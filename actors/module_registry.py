@@ -13,6 +13,7 @@ from noodle_ray.actors.allocator import NodeManagerAllocator
 from noodle_ray.actors.artefact_store import ArtefactStore
 from noodle_ray.actors.module_loader import ModuleLoader
 from noodle_ray.actors.module_recovery import recover
+from noodle_ray.actors.module_upkeep import ModuleUpkeep
 from noodle_ray.actors.names import MODULE_REGISTRY
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.errors import Conflict, Incompatible, Unavailable
@@ -50,7 +51,7 @@ class ModuleRegistry:
         self._loader = ModuleLoader(settings, self._allocator, self._book, self._artefacts)
         await self._book.recover()
         await recover(self._loader, self._book, self._allocator)
-        self._loader.go_on()
+        ModuleUpkeep(self._loader, self._allocator).begin()
 
     # -- publishing
 

@@ -56,13 +56,17 @@ class HostTaken:
 
 @dataclass(frozen=True, slots=True)
 class RevisionRouted:
-    """From now on calls of the module go to this revision, which goes on from this state, if it was given any."""
+    """From now on calls of the module go to this revision.
+
+    It goes on from this state, if it was given any; `forgets_state`: and not from what was kept before.
+    """
 
     name: str
     revision: RevisionRecord
     previous: RevisionRecord | None = None
     change: ModuleChange | None = None
     state: KeptState | None = None
+    forgets_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +277,8 @@ class Registry:
     def _route(self, event: RevisionRouted) -> list[Instruction]:
         load = self._loads.get(event.name, Load(name=event.name)).with_change(event.change)
         routed = load.model_copy(update={"serving": event.revision, "previous": event.previous})
-        state = [_state_change(event.name, event.state)] if event.state is not None else []
+        changes = event.state is not None or event.forgets_state
+        state = [_state_change(event.name, event.state)] if changes else []
         return [self._keep(routed), *state]
 
     def _end_change(self, event: ChangeEnded) -> list[Instruction]:

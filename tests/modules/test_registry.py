@@ -173,6 +173,7 @@ class TestLoads:
         [routed, kept] = core.handle(RevisionRouted("a", revision(3), state=state))
         assert (routed.table, kept) == ("loads", Put("states", "a", state.to_json()))
         assert core.handle(StateKept("a", None)) == [Delete("states", "a")]
+        assert core.handle(RevisionRouted("a", revision(5), forgets_state=True))[1] == Delete("states", "a")
 
     def test_unloading_what_others_need_names_them(self) -> None:
         core = registry(*loaded("a"), *loaded("b", needs=("a",)), *loaded("c", needs=("a", "b")))

@@ -14,7 +14,7 @@ from modules_on_ray import kill, loaded_version, publish, until
 
 from noodle_ray.actors.module_calls import ModuleCaller
 from noodle_ray.actors.ray_errors import await_ref
-from noodle_ray.errors import Conflict, ModuleFailed, NoodleError, NotFound
+from noodle_ray.errors import Conflict, Incompatible, ModuleFailed, NoodleError, NotFound
 from noodle_ray.modules.call_route import CallTarget
 
 pytestmark = pytest.mark.ray
@@ -313,6 +313,20 @@ class TestState:
         with pytest.raises(ModuleFailed, match="ValueError: no"):
             await await_ref(registry.swap.remote(name))
         assert await caller.call(CallTarget(name, "add"), ["a"], {}) == 2
+
+    async def test_that_cannot_be_read_is_left_behind_only_by_force(
+        self, registry: Any, load: Any, caller: ModuleCaller
+    ) -> None:
+        name = await load("tally-forced", {"1.0": COUNTER}, counter("tally_forced"))
+        await publish(registry, name, "2.0", f"VERSION = '2.0'\n{COUNTER}", counter("tally_forced", schema_version=2))
+        await caller.call(CallTarget(name, "add"), ["a"], {})
+        with pytest.raises(Incompatible, match="cannot read state of schema 1"):
+            await await_ref(registry.swap.remote(name))
+        await await_ref(registry.swap.remote(name, force=True))
+        assert (await await_ref(registry.describe.remote(name)))["changes"][-1]["forced"]
+        os.kill(await caller.call(CallTarget(name, "pid"), [], {}), signal.SIGKILL)
+        await asyncio.sleep(0.3)
+        assert await caller.call(CallTarget(name, "value"), ["a"], {}) == 0
 
     async def test_comes_back_where_the_new_version_fails_its_calls(self, registry: Any, load: Any) -> None:
         broken = COUNTER.replace("def value(self, key): return", "def value(self, key): raise ValueError; return")

@@ -1,0 +1,65 @@
+"""What goes on for all modules as long as the registry lives: warm hosts are restocked, and hosts follow the calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from noodle_ray.actors.host_watch import LOOK_S, calls_of
+from noodle_ray.actors.loaded_module import Module
+from noodle_ray.actors.module_loader import ModuleLoader
+from noodle_ray.errors import Unavailable
+from noodle_ray.modules.ports import Allocator
+from noodle_ray.modules.swap_messages import ReplicasAsked
+
+log = structlog.get_logger()
+
+RESTOCK_INTERVAL_S = 1.0
+SCALE_INTERVAL_S = 1.0
+CALM_WAIT_S = 5.0
+"""How long hosts are not restocked for the sake of a change that is under way."""
+
+
+class ModuleUpkeep:
+    """Looks after what a loader has."""
+
+    def __init__(self, loader: ModuleLoader, allocator: Allocator) -> None:
+        self._loader, self._allocator = loader, allocator
+
+    def begin(self) -> None:
+        self._loader.spawn(self._restock_for_ever())
+        self._loader.spawn(self._scale_for_ever())
+
+    async def _restock_for_ever(self) -> None:
+        while True:
+            await self._until_calm()
+            try:
+                nodes = await self._allocator.nodes()
+                await self._loader.warm.restock(node.id for node in nodes if node.is_open)
+            except Unavailable as error:
+                log.warning("warm_hosts_not_restocked", error=str(error))
+            await self._loader.warm.wanted(RESTOCK_INTERVAL_S)
+
+    async def _until_calm(self) -> None:
+        """Starting a process takes most of a core for a second: loads and swaps go first, for a while."""
+        end = time.monotonic() + CALM_WAIT_S
+        while any(module.changes for module in self._loader.modules.values()) and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+
+    async def _scale_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SCALE_INTERVAL_S)
+            for module in list(self._loader.modules.values()):
+                await self._scale(module)
+
+    async def _scale(self, module: Module) -> None:
+        serving, scaler = module.machine.serving, module.scaler
+        if serving is None or scaler is None or scaler.limits.min == scaler.limits.max:
+            return
+        stats = await calls_of(module.hosts_of(serving.number))
+        wanted = scaler.wanted(stats.in_flight, serving.wanted, time.monotonic())
+        if wanted != serving.wanted and serving is module.machine.serving:
+            log.info("module_scaled", module=module.name, hosts=wanted, before=serving.wanted)
+            await self._loader.handle(module, ReplicasAsked(wanted))
