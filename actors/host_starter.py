@@ -88,7 +88,7 @@ class HostStarter:
             name, version = held.manifest.name, held.revision.version
             told = f"{name} {version} cannot read the state that {kept.version} left; load it fresh to forget that"
             raise Incompatible(told, [f"state: schema {kept.schema_version} is kept"])
-        await await_ref(held.handle.import_state.remote(kept.state, kept.version))
+        await await_ref(held.handle.import_state.remote(kept.state, kept.schema_version))
 
     # -- a place
 

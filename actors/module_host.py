@@ -221,7 +221,7 @@ class ModuleHost:
         """
         return await self._offer.next(fetched, problem)
 
-    async def import_state(self, state: bytes, from_version: str) -> None:
+    async def import_state(self, state: bytes, from_version: int) -> None:
         """Has the module take what another version of it exported. Raises ModuleFailed."""
         await self._loaded().import_state(state, from_version)
 

@@ -116,7 +116,7 @@ class ServeRunner:
         """Raises ModuleFailed: what Serve runs has no state that could be moved."""
         raise ModuleFailed(self._module, "a module that runs on Serve has no state")
 
-    async def import_state(self, state: bytes, from_version: str) -> None:
+    async def import_state(self, state: bytes, from_version: int) -> None:
         """Raises ModuleFailed, as `export_state`."""
         await self.export_state()
 

@@ -77,7 +77,7 @@ class StateKeeper:
             log.warning("state_left_behind", module=module.name, version=target.revision.version)
             module.forgets_state = True
             return
-        await await_ref(target.handle.import_state.remote(kept.state, kept.version))
+        await await_ref(target.handle.import_state.remote(kept.state, kept.schema_version))
         module.moved = kept
 
 

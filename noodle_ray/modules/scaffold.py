@@ -46,7 +46,8 @@ class {kind}:
     def __init__(self) -> None:
         self._visits: dict[str, int] = {{}}
 
-    def greet(self, name: str) -> str:
+    async def greet(self, name: str) -> str:
+        """Asynchronous, so that no two calls change the visits at once."""
         self._visits[name] = self._visits.get(name, 0) + 1
         return f"Good day, {{name}}, for the {{self._visits[name]}}. time."
 

@@ -157,7 +157,7 @@ class InProcessRunner:
         packed: bytes = await self._in_thread(pack_state, state, self._plain_state)
         return packed
 
-    async def import_state(self, state: bytes, from_version: str) -> None:
+    async def import_state(self, state: bytes, from_version: int) -> None:
         """Has the entry point's `import_state` take what a version's runner exported. Raises ModuleFailed."""
         take = await self._own(IMPORT_STATE, "which a module that has state needs")
         await self._run(take, (await self._in_thread(unpack_state, state), from_version), {})

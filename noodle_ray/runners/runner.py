@@ -55,8 +55,11 @@ class Runner(Protocol):
         """What the entry point's `export_state` gives, packed. Raises ModuleFailed."""
         ...
 
-    async def import_state(self, state: bytes, from_version: str) -> None:
-        """Has the entry point's `import_state` take what a version's runner exported. Raises ModuleFailed."""
+    async def import_state(self, state: bytes, from_version: int) -> None:
+        """Has the entry point's `import_state` take what some runner exported, which has this schema version.
+
+        Raises ModuleFailed.
+        """
         ...
 
     async def close(self) -> None:

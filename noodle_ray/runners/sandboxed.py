@@ -82,7 +82,7 @@ class SandboxedRunner:
             raise ModuleFailed(self._module, "its process gave a state that is not packed as plain data")
         return packed
 
-    async def import_state(self, packed: bytes, from_version: str) -> None:
+    async def import_state(self, packed: bytes, from_version: int) -> None:
         """Has the entry point's `import_state` take what a version's runner exported. Raises ModuleFailed."""
         await self._ask("import", packed, from_version)
 

@@ -125,6 +125,13 @@ def test_modules_from_the_shell(noodle: Noodle, noodle_json: Callable[..., Any],
     picture = tmp_path / "modules.svg"
     assert noodle("module", "graph", "--svg", str(picture)).returncode == 0
     assert ">tokenizer<" in picture.read_text()
+    noodle_json("module", "swap", "tokenizer")
+    assert noodle_json("module", "rollback", "tokenizer")["version"] == "1.0"
+    assert [each["kind"] for each in noodle_json("module", "show", "tokenizer")["changes"]] == [
+        "load",
+        "swap",
+        "rollback",
+    ]
     assert noodle("module", "unload", "tokenizer").returncode == 0
     assert "tokenizer" in noodle("module", "list").stdout
 

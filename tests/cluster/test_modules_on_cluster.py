@@ -98,6 +98,37 @@ def test_a_new_version_that_breaks_leaves_the_old_one_serving(cluster: Cluster, 
         cluster.modules.load("wordcount")
 
 
+def test_state_goes_with_a_swap_and_comes_back(cluster: Cluster, http: httpx.Client) -> None:
+    cluster.modules.load("counter", "<2", fresh=True)
+    assert [cluster.modules.call("counter", "add", "a") for _ in range(2)] == [1, 2]
+    cluster.modules.swap("counter")
+    assert cluster.modules.call("counter", "add", "a") == 3
+    with pytest.raises(Conflict, match=r"counter 1\.0\.0 cannot read the state of 2\.0\.0"):
+        cluster.modules.rollback("counter")
+    cluster.modules.unload("counter")
+    http.post("/api/modules/counter/load", json={"constraint": ">=2"}).raise_for_status()
+    call = {"function": "value", "args": ["a"], "session": "ada", "version": ">=2"}
+    assert http.post("/api/modules/counter/call", json=call).raise_for_status().json() == {"result": 3}
+
+
+def test_a_generator_is_streamed_and_a_version_rolled_back(
+    cluster: Cluster, http: httpx.Client, tmp_path: Path
+) -> None:
+    for version in ("1.0", "1.1"):
+        (tmp_path / "pyproject.toml").write_text(
+            f'[tool.noodle.module]\nname = "spelling"\nversion = "{version}"\nentry_point = "spelling"\n'
+        )
+        (tmp_path / "spelling.py").write_text(f"def spell(word):\n    yield '{version}'\n    yield from word\n")
+        cluster.modules.publish(tmp_path)
+    cluster.modules.load("spelling", "==1.0")
+    cluster.modules.swap("spelling")
+    assert list(cluster.modules.stream("spelling", "spell", "ab")) == ["1.1", "a", "b"]
+    assert http.post("/api/modules/spelling/rollback").raise_for_status().json()["version"] == "1.0"
+    lines = http.post("/api/modules/spelling/stream", json={"function": "spell", "args": ["no"]})
+    assert lines.raise_for_status().text == '"1.0"\n"n"\n"o"\n'
+    assert http.post("/api/modules/spelling/stream", json={"function": "spell"}).status_code == 422
+
+
 def test_bad_input_is_named(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="nobody"):
         cluster.modules.load("nobody")

@@ -18,20 +18,20 @@ def counter(version: str) -> Any:
 
 
 @pytest.mark.parametrize(("old", "new"), [("1.0.0", "1.0.0"), ("1.0.0", "2.0.0"), ("2.0.0", "2.0.0")])
-def test_counts_go_on(old: str, new: str) -> None:
+async def test_counts_go_on(old: str, new: str) -> None:
     before, after = counter(old), counter(new)
-    assert (before.add("a"), before.add("a", 4), before.value("b")) == (1, 5, 0)
+    assert (await before.add("a"), await before.add("a", 4), before.value("b")) == (1, 5, 0)
     schema = read_artefact(pack_module(EXAMPLES / old)).manifest.state
     assert schema is not None
     after.import_state(before.export_state(), schema.schema_version)
-    assert (after.value("a"), after.add("a"), after.value("b")) == (5, 6, 0)
+    assert (after.value("a"), await after.add("a"), after.value("b")) == (5, 6, 0)
     assert after.is_well() and before.value("a") == 5
 
 
-def test_additions_are_counted_from_the_second_version_on() -> None:
+async def test_additions_are_counted_from_the_second_version_on() -> None:
     second = counter("2.0.0")
     second.import_state({"a": 5}, 1)
-    second.add("a", 3)
+    await second.add("a", 3)
     assert (second.value("a"), second.additions("a"), second.is_well()) == (8, 1, True)
 
 

@@ -9,8 +9,8 @@ class Counter:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def add(self, key: str, n: int = 1) -> int:
-        """Adds to a count, and gives what it is now."""
+    async def add(self, key: str, n: int = 1) -> int:
+        """Adds to a count, and gives what it is now. Asynchronous, so that no two calls run in it at once."""
         self._counts[key] = self._counts.get(key, 0) + n
         return self._counts[key]
 

@@ -12,8 +12,8 @@ class Counter:
         self._counts: dict[str, int] = {}
         self._additions: dict[str, int] = {}
 
-    def add(self, key: str, n: int = 1) -> int:
-        """Adds to a count, and gives what it is now."""
+    async def add(self, key: str, n: int = 1) -> int:
+        """Adds to a count, and gives what it is now. Asynchronous, so that no two calls run in it at once."""
         self._counts[key] = self._counts.get(key, 0) + n
         self._additions[key] = self._additions.get(key, 0) + 1
         return self._counts[key]
