@@ -145,8 +145,9 @@ RunnerKind = Literal["in-host", "sandboxed", "serve"]
 class StateSpec(Model):
     """A module that has state: its class has `export_state()` and `import_state(state, from_version)`.
 
-    `schema_version` is that of what it exports, and what `from_version` tells; `reads` lists the others that it can import. The state is kept once a
-    `checkpoint_s` in which calls ended or, where it is `durable`, before a call is answered.
+    `schema_version` is that of what it exports, and what `from_version` tells; `reads` lists the others that it can
+    import. The state is kept once a `checkpoint_s` in which calls ended or, where it is `durable`, before a call is
+    answered.
     """
 
     schema_version: Annotated[int, Field(ge=1)] = 1
