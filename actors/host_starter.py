@@ -28,6 +28,7 @@ from noodle_ray.settings import Settings
 log = structlog.get_logger()
 
 OWNER = "module:"
+RELEASE_AGAIN_S = 1.0
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
@@ -111,13 +112,17 @@ class HostStarter:
             self._spawn(self.release(asked.result().id))
 
     async def release(self, allocation_id: str) -> None:
-        """Frees what a host held. Where the manager is away, the next recovery does it."""
-        try:
-            await self._allocator.release(allocation_id)
-        except NotFound:
-            log.info("allocation_was_free", allocation=allocation_id)
-        except Unavailable as error:
-            log.warning("allocation_not_released", allocation=allocation_id, error=str(error))
+        """Frees what a host held; tried again while the manager is away."""
+        while True:
+            try:
+                await self._allocator.release(allocation_id)
+                return
+            except NotFound:
+                log.info("allocation_was_free", allocation=allocation_id)
+                return
+            except Unavailable as error:
+                log.warning("allocation_not_released", allocation=allocation_id, error=str(error))
+                await asyncio.sleep(RELEASE_AGAIN_S)
 
     async def _choose_node(self) -> str:
         """For a module that holds nothing: an open node with a warm host, the one that has the fewest modules."""

@@ -30,7 +30,6 @@ class Held:
     starting: asyncio.Task[None] | None = None
     recording: asyncio.Task[None] | None = None
     recorded: bool = False
-    lingers: bool = False
     ready_at: float | None = None
     calls: CallStats = field(default_factory=CallStats)
     limit: asyncio.Timeout | None = None
@@ -73,8 +72,10 @@ class Module:
     forgets_state: bool = False
     """That revision cannot go on from what is kept."""
     scaler: Scaler | None = None
-    resuming: int = 0
-    """Hosts that are being told to take calls again: until they do, no table may say so."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while one event is decided on and its instructions are begun."""
+    stopping: set[asyncio.Task[None]] = field(default_factory=set)
+    lingering: dict[int, asyncio.Task[None]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -53,7 +53,7 @@ class ModuleCaller:
         self._registry = registry
         self._routes: dict[str, Routes] = {}
         self._gone: dict[str, set[int]] = {}
-        self._outstanding: Counter[int] = Counter()
+        self._outstanding: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._asking: dict[str, Any] = {}
         self._watched: asyncio.AbstractEventLoop | None = None
@@ -75,7 +75,7 @@ class ModuleCaller:
         for _ in range(MAX_ROUTES):
             endpoint = await self._find(name, target)
             try:
-                with self._counted(endpoint):
+                with self._counted(name, endpoint):
                     answer = await endpoint.host.call.remote(target.function, args, kwargs, target.version is not None)
             except exceptions.RayActorError as error:
                 self._avoid(name, endpoint)
@@ -89,47 +89,51 @@ class ModuleCaller:
                 self._avoid(name, endpoint)
         raise Unavailable(f"{name} was replaced {MAX_ROUTES} times while this call tried to reach it")
 
-    async def stream(self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async def stream(
+        self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> AsyncGenerator[Any, None]:
         """What the generator yields, as it is made. Raises as `call`; what came before an interruption has come."""
         name = _normalise(target.module)
-        if target.session is None:
-            async for item in self._stream(name, target, list(args), dict(kwargs)):
-                yield item
-            return
-        async with self._lane(name, target.session):
-            async for item in self._stream(name, target, list(args), dict(kwargs)):
+        lane = self._lane(name, target.session) if target.session is not None else nullcontext()
+        async with lane, aclosing(self._stream(name, target, list(args), dict(kwargs))) as items:
+            async for item in items:
                 yield item
 
     async def _stream(
         self, name: str, target: CallTarget, args: list[Any], kwargs: dict[str, Any]
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         for _ in range(MAX_ROUTES):
-            endpoint = await self._find(name, target)
-            with self._counted(endpoint):
-                references = endpoint.host.stream.options(
-                    num_returns="streaming", _generator_backpressure_num_objects=AHEAD
-                ).remote(target.function, args, kwargs, target.version is not None)
-                retired = False
-                try:
-                    async for item in self._items(name, target, references):
-                        retired = isinstance(item, Retired)
-                        if not retired:
-                            yield item
-                finally:
-                    ray.cancel(references)  # whoever stops reading lets it end: its host may have to wait for that
+            endpoint, retired = await self._find(name, target), False
+            async with aclosing(self._items(name, target, endpoint, args, kwargs)) as items:
+                async for item in items:
+                    retired = isinstance(item, Retired)
+                    if not retired:
+                        yield item
             if not retired:
                 return
             self._avoid(name, endpoint)
         raise Unavailable(f"{name} was replaced {MAX_ROUTES} times while this call tried to reach it")
 
-    async def _items(self, name: str, target: CallTarget, references: Any) -> AsyncIterator[Any]:
+    async def _items(
+        self, name: str, target: CallTarget, endpoint: Endpoint, args: list[Any], kwargs: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """What one host yields; Retired where another is to be asked from the beginning."""
+        method = endpoint.host.stream.options(num_returns="streaming", _generator_backpressure_num_objects=AHEAD)
+        references, begun = method.remote(target.function, args, kwargs, target.version is not None), False
         try:
-            async for reference in references:
-                yield await reference
+            with self._counted(name, endpoint):
+                async for reference in references:
+                    yield await reference
+                    begun = True
         except exceptions.RayActorError as error:
-            raise _interrupted(name, target, error) from error
+            self._avoid(name, endpoint)
+            if begun or target.function not in endpoint.idempotent:
+                raise _interrupted(name, target, error) from error
+            yield Retired()
         except exceptions.RayError as error:
             raise _of_the_module(error, name) from error
+        finally:
+            ray.cancel(references)  # whoever stops reading lets it end: its host may have to wait for that
 
     # -- finding a host
 
@@ -141,7 +145,7 @@ class ModuleCaller:
                 routes = await self._ask(name)
             if self._watched is not asyncio.get_running_loop():
                 self._watch()
-            endpoint = routes.choose(self._outstanding, target.session, pin, self._gone.get(name, ()))
+            endpoint = routes.choose(self._outstanding[name], target.session, pin, self._gone.get(name, ()))
             if endpoint is not None:
                 return endpoint
             await asyncio.sleep(AGAIN_S if pin is not None else 0)
@@ -149,12 +153,15 @@ class ModuleCaller:
         raise Unavailable(f"{name} has no host that takes this call")
 
     @contextmanager
-    def _counted(self, endpoint: Endpoint) -> Iterator[None]:
-        self._outstanding[endpoint.epoch] += 1
+    def _counted(self, name: str, endpoint: Endpoint) -> Iterator[None]:
+        outstanding = self._outstanding[name]
+        outstanding[endpoint.epoch] += 1
         try:
             yield
         finally:
-            self._outstanding[endpoint.epoch] -= 1
+            outstanding[endpoint.epoch] -= 1
+            if not outstanding[endpoint.epoch]:
+                del outstanding[endpoint.epoch]
 
     @asynccontextmanager
     async def _lane(self, name: str, session: str) -> AsyncIterator[None]:
@@ -184,16 +191,21 @@ class ModuleCaller:
             try:
                 routes: Routes = await reference
             except exceptions.RayActorError:
-                self._asking.pop(name, None)
+                self._asked(name, reference)
                 await asyncio.sleep(REGISTRY_WAIT_S)  # Ray restarts it
             except exceptions.RayError as error:
-                self._asking.pop(name, None)
                 raise translate(error) from error
             else:
-                self._asking.pop(name, None)
                 self._take_in({name: routes})
                 return self._routes.get(name, routes)
+            finally:
+                self._asked(name, reference)
         raise Unavailable("the module registry does not answer")
+
+    def _asked(self, name: str, reference: Any) -> None:
+        """The next one who wants to know asks anew."""
+        if self._asking.get(name) is reference:
+            del self._asking[name]
 
     # -- following the registry
 

@@ -17,7 +17,7 @@ from noodle_ray.actors.ray_errors import await_ref, first_line
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.actors.state_keeper import StateKeeper
 from noodle_ray.actors.warm_hosts import Host, WarmHosts, kill_host
-from noodle_ray.errors import Conflict, DeadlineExceeded, ModuleFailed, NoodleError, NotFound, Unavailable
+from noodle_ray.errors import Conflict, DeadlineExceeded, ModuleFailed, NoodleError, Unavailable
 from noodle_ray.modules import swap_messages as orders
 from noodle_ray.modules.canary import Trial
 from noodle_ray.modules.load import ChangeKind, ModuleChange, RevisionRecord
@@ -26,19 +26,22 @@ from noodle_ray.modules.registry import ChangeEnded, HostGone, RevisionRouted, U
 from noodle_ray.modules.release import Lock
 from noodle_ray.modules.route_board import RouteBoard
 from noodle_ray.modules.scaling import Scaler
-from noodle_ray.modules.swap import Candidate, HotSwap
+from noodle_ray.modules.swap import HotSwap
 from noodle_ray.settings import Settings
 
 log = structlog.get_logger()
 
 CLOSE_TIMEOUT_S = 5.0
+RESUME_TIMEOUT_S = 5.0
+STOP_WAIT_S = 5.0
+"""How long an answer waits for hosts to be ended and what they held to be free."""
 
 
 class ModuleLoader:
     """Loaded modules, and those on their way in or out. `board` has their routes."""
 
     def __init__(self, settings: Settings, allocator: Allocator, book: RegistryBook, artefacts: ArtefactStore) -> None:
-        self._settings, self._allocator, self._book = settings, allocator, book
+        self._settings, self._book = settings, book
         self._core = book.core
         self.warm = WarmHosts(str(settings.cache_dir), settings.warm_hosts)
         self._starter = HostStarter(settings, allocator, book, artefacts, self.warm, self.spawn)
@@ -77,49 +80,66 @@ class ModuleLoader:
         Returns when calls go there and no call runs elsewhere. `start`: when it was asked for (perf_counter). `forced`:
         what it breaks. Raises Conflict, and whatever went wrong.
         """
-        module = self.modules.setdefault(name, Module(self.new_machine(name)))
+        module = self._module(name)
+        async with module.turn:
+            record, change, todo = self._begin(module, kind, event, lock, forced)
+            done = module.expect(change.number)
+            await self._perform(module, todo)
+        await done
+        return _report(module.name, change, record, module.hosts_of(record.number), start)
+
+    def _module(self, name: str) -> Module:
+        if name not in self.modules:
+            known = [load.next_number for load in self._core.loads() if load.name == name]
+            machine = self.new_machine(name)
+            machine.next_number = max([machine.next_number, *known])
+            self.modules[name] = Module(machine)
+        return self.modules[name]
+
+    def _begin(
+        self, module: Module, kind: ChangeKind, event: orders.Event, lock: Lock | None, forced: tuple[str, ...]
+    ) -> tuple[RevisionRecord, ModuleChange, list[orders.Instruction]]:
+        """Has the machine decide; gives the revision, the change that begins, and what to perform. Raises Conflict."""
         serving = module.machine.serving
         try:
             todo = module.machine.handle(event)
         except Conflict:
             self._tidy(module)
             raise
-        candidate = _candidate(module)
-        number = candidate.revision.number
+        candidate = module.machine.candidate
+        assert candidate is not None, "a change that is not refused has a candidate"
+        number, version = candidate.revision.number, candidate.revision.version
         if lock is not None:
-            module.revisions[number] = RevisionRecord(number=number, version=candidate.revision.version, lock=lock)
-        record = module.revisions[number]
-        module.changes[candidate.answer] = ModuleChange(
+            module.revisions[number] = RevisionRecord(number=number, version=version, lock=lock)
+        change = module.changes[candidate.answer] = ModuleChange(
             number=candidate.answer,
             kind=kind,
-            version=record.version,
+            version=version,
             before=serving.version if serving is not None else None,
             forced=forced,
             at=time.time(),
         )
-        done = module.expect(candidate.answer)
-        await self._perform(module, todo)
-        await done
-        return _report(name, record, serving.version if serving is not None else None, module.hosts_of(number), start)
+        return module.revisions[number], change, todo
 
     async def unload(self, name: str) -> None:
         """Ends a loaded module; returns when its last call has ended. Raises Conflict."""
         module = self.modules[name]
-        todo = module.machine.handle(orders.UnloadAsked())
-        [ticket] = [order.ticket for order in todo if isinstance(order, orders.Unroute)]
-        done = module.expect(ticket)
-        await self._perform(module, todo)
+        async with module.turn:
+            todo = module.machine.handle(orders.UnloadAsked())
+            [ticket] = [order.ticket for order in todo if isinstance(order, orders.Unroute)]
+            done = module.expect(ticket)
+            await self._perform(module, todo)
         await done
 
     # -- performing
 
     async def handle(self, module: Module, event: orders.Event) -> None:
-        """The one door: the machine decides, then its instructions are performed."""
-        await self._perform(module, module.machine.handle(event))
+        """The one door: the machine decides, then its instructions are performed, one event after the other."""
+        async with module.turn:
+            await self._perform(module, module.machine.handle(event))
 
     async def _perform(self, module: Module, todo: Sequence[orders.Instruction]) -> None:
-        resumed = sum(isinstance(order, orders.Resume) for order in todo)
-        module.resuming += resumed
+        """Begins what is ordered; only what must have happened before anything else does is awaited."""
         for order in todo:
             match order:
                 case orders.StartHost():
@@ -127,6 +147,7 @@ class ModuleLoader:
                 case orders.CheckHealth():
                     self.spawn(self._check(module, order.epoch, module.held[order.epoch]))
                 case orders.MoveState():
+                    self._publish(module)  # callers wait from now on
                     module.moving = self.spawn(self._move(module, order))
                 case orders.Try():
                     self.spawn(self._try(module, order.revision))
@@ -135,7 +156,7 @@ class ModuleLoader:
                 case orders.Unroute():
                     self.board.withdraw(module.name)
                     await self._book.keep_for_sure(Unrouted(module.name))
-                    await self._stop_lingering(module)
+                    self._stop_lingering(module)
                 case orders.Retire():
                     self.spawn(self._retire(module, order, module.held[order.epoch]))
                 case orders.Resume():
@@ -143,17 +164,15 @@ class ModuleLoader:
                 case orders.KeepWarm():
                     self.spawn(self._keep_warm(module, order.revision))
                 case orders.StopHost() if order.after_s:
-                    module.held[order.epoch].lingers = True
-                    self.spawn(self.stop_host(module, order.epoch, order.after_s))
+                    module.lingering[order.epoch] = self.spawn(self._stop_later(module, order))
                 case orders.StopHost():
-                    await self.stop_host(module, order.epoch)
+                    self._stop(module, order.epoch)
                 case orders.Finished():
-                    module.finished(order.number)
+                    self.spawn(self._finish(module, order.number))
                 case orders.RolledBack():
-                    self._rolled_back(module, order)
+                    self.spawn(self._rolled_back(module, order))
                 case _:
                     assert_never(order)
-        module.resuming -= resumed
         self._publish(module)
         self._tidy(module)
 
@@ -161,7 +180,7 @@ class ModuleLoader:
         """Tells callers where calls go now."""
         if module.machine.phase in ("empty", "unloading"):
             self.board.withdraw(module.name)
-        elif not module.resuming:
+        else:
             self.board.publish(module.routes(self._settings.swap_canary_share))
 
     def _tidy(self, module: Module) -> None:
@@ -171,16 +190,28 @@ class ModuleLoader:
         known |= {each.number for each in (machine.serving, machine.previous) if each is not None}
         known |= {machine.candidate.revision.number} if machine.candidate is not None else set()
         module.revisions = {number: record for number, record in module.revisions.items() if number in known}
-        if machine.phase == "empty" and not module.held and self.modules.get(module.name) is module:
+        is_gone = machine.phase == "empty" and not module.held and not module.stopping
+        if is_gone and self.modules.get(module.name) is module:
             del self.modules[module.name]
 
-    def _rolled_back(self, module: Module, order: orders.RolledBack) -> None:
+    async def _finish(self, module: Module, number: int) -> None:
+        await self._until_stopped(module)
+        module.finished(number)
+
+    async def _rolled_back(self, module: Module, order: orders.RolledBack) -> None:
         log.warning("module_rolled_back", module=module.name, error=str(order.error))
         change = module.changes.get(order.number)
         if change is not None:
-            update = {"outcome": "rolled back", "why": str(order.error)}
-            self.spawn(self._book.keep_for_sure(ChangeEnded(module.name, change.model_copy(update=update))))
+            ended = change.model_copy(update={"outcome": "rolled back", "why": str(order.error)})
+            noting = self.spawn(self._book.keep_for_sure(ChangeEnded(module.name, ended)))
+            await asyncio.wait([noting], timeout=STOP_WAIT_S)
+        await self._until_stopped(module)
         module.given_up(order.number, order.error)
+
+    async def _until_stopped(self, module: Module) -> None:
+        """Whoever is told that a change has ended finds free what its hosts held, unless that takes too long."""
+        if module.stopping:
+            await asyncio.wait(set(module.stopping), timeout=STOP_WAIT_S)
 
     # -- hosts
 
@@ -208,18 +239,11 @@ class ModuleLoader:
             async with asyncio.timeout(limit_ms / 1000) as limit:
                 if held is not None:
                     held.limit = limit
-                await work
+                return await _outcome(what, work)
         except TimeoutError:
             stages = held.milliseconds if held is not None else {}
             spent = ", ".join(f"{stage} {taken:g} ms" for stage, taken in stages.items())
             return DeadlineExceeded(f"{what} ({spent or 'no stage'} ended)", limit_ms)
-        except NoodleError as error:
-            return error
-        except Exception as error:
-            # Whatever it is, somebody waits for this change, and the machine for its outcome.
-            log.exception("change_failed", what=what)
-            return Unavailable(f"{what} failed: {first_line(error)}")
-        return None
 
     async def _check(self, module: Module, epoch: int, held: Held) -> None:
         async def check() -> None:
@@ -229,7 +253,7 @@ class ModuleLoader:
         error = await self._attempt(f"the health check of {module.name}", check(), held)
         held.ready_at = time.monotonic()
         if not error:
-            self._begin_keeping(module, epoch, held)
+            self.begin_keeping(module, epoch, held)
         await self.handle(module, orders.Failed(epoch, error) if error else orders.Healthy(epoch))
 
     async def _retire(self, module: Module, order: orders.Retire, held: Held) -> None:
@@ -237,13 +261,14 @@ class ModuleLoader:
         try:
             async with asyncio.timeout(limit_s):
                 await await_ref(held.handle.retire.remote(order.whole))
-                if order.whole and held.manifest.state is not None and module.machine.serving is None:
+                if order.keeps_state:
                     await self._states.keep_last(held)
         except TimeoutError:
             log.warning("calls_cut_off", module=module.name, after_s=limit_s)
-        except NoodleError as error:
+        except Exception as error:
+            # Whatever it is, the machine waits for the end of this.
             log.warning("host_not_emptied", module=module.name, error=str(error))
-        await self.handle(module, orders.Drained(order.epoch))
+        await self.handle(module, orders.Drained(order.epoch, order.whole))
 
     async def _resume(self, module: Module, held: Held) -> None:
         if module.moving is not None:
@@ -252,48 +277,62 @@ class ModuleLoader:
             await asyncio.wait([module.moving])
             module.moving = None
         try:
-            await await_ref(held.handle.resume.remote())
-        except Unavailable as error:
+            async with asyncio.timeout(RESUME_TIMEOUT_S):
+                await await_ref(held.handle.resume.remote())
+        except (Unavailable, TimeoutError) as error:
             log.warning("host_not_resumed", module=module.name, error=str(error))  # its death is told apart
 
-    async def stop_host(self, module: Module, epoch: int, after_s: float = 0.0) -> None:
-        """Ends a host at whatever stage it is, and frees what it holds."""
-        if after_s:
-            await asyncio.sleep(after_s)
+    def _stop(self, module: Module, epoch: int) -> None:
+        """Ends a host at whatever stage it is, and frees what it holds: begun here, and waited for by who must."""
         held = module.held.pop(epoch, None)
-        if held is None:
-            return
+        if held is not None:
+            task = self.spawn(self._end(module, epoch, held))
+            module.stopping.add(task)
+            task.add_done_callback(lambda _: self._stopped(module, task))
+
+    def _stopped(self, module: Module, task: asyncio.Task[None]) -> None:
+        module.stopping.discard(task)
+        self._tidy(module)
+
+    async def _stop_later(self, module: Module, order: orders.StopHost) -> None:
+        await asyncio.sleep(order.after_s)
+        module.lingering.pop(order.epoch, None)
+        self._stop(module, order.epoch)
+
+    def _stop_lingering(self, module: Module) -> None:
+        """A module that is unloaded has nowhere to send late calls on to: what waited for them ends now."""
+        for epoch, task in module.lingering.items():
+            task.cancel()
+            self._stop(module, epoch)
+        module.lingering.clear()
+
+    async def _end(self, module: Module, epoch: int, held: Held) -> None:
         if held.starting is not None:
             held.starting.cancel()
             await asyncio.wait([held.starting, *([held.recording] if held.recording else [])])
         if held.host is not None:
-            await self._end(held)
+            await self._close(held, held.host)
         if held.allocation_id is not None:
             await self._starter.release(held.allocation_id)
         if held.recorded:
             await self._book.keep_for_sure(HostGone(module.name, epoch))
-        self._tidy(module)
 
-    async def _end(self, held: Held) -> None:
-        if held.manifest.runner == "serve":
+    async def _close(self, held: Held, host: Host) -> None:
+        """What runs beside the host's process is ended by it, and then the host."""
+        if held.manifest.runner != "in-host" and not host.death.done():
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await await_ref(held.handle.close.remote())
+                    await await_ref(host.handle.close.remote())
             except (NoodleError, TimeoutError) as error:
-                log.warning("application_not_closed", module=held.manifest.name, error=str(error))
-        kill_host(held.handle)
-
-    async def _stop_lingering(self, module: Module) -> None:
-        """A module that is unloaded has nowhere to send late calls on to: what waited for them ends now."""
-        for epoch in [epoch for epoch, held in module.held.items() if held.lingers]:
-            await self.stop_host(module, epoch)
+                log.warning("runner_not_closed", module=held.manifest.name, error=str(error))
+        kill_host(host.handle)
 
     def follow(self, module: Module, epoch: int, host: Host) -> None:
-        """Hears of the death of a host that was found again, and goes on keeping its state."""
+        """Hears of the death of a host that was found again."""
         host.death.add_done_callback(lambda _: self._heard_of_death(module, epoch))
-        self._begin_keeping(module, epoch, module.held[epoch])
 
-    def _begin_keeping(self, module: Module, epoch: int, held: Held) -> None:
+    def begin_keeping(self, module: Module, epoch: int, held: Held) -> None:
+        """From now on keeps what the module goes on from, if it has state and this host serves."""
         if held.manifest.state is not None:
             self.spawn(self._states.follow(module, epoch, held))
 
@@ -312,14 +351,16 @@ class ModuleLoader:
         if held.allocation_id is not None:
             # At once, not when the host is cleared away: its replacement may need the very place.
             allocation_id, held.allocation_id = held.allocation_id, None
-            await self._starter.release(allocation_id)
+            await asyncio.wait([self.spawn(self._starter.release(allocation_id))], timeout=STOP_WAIT_S)
         await self.handle(module, orders.HostDied(epoch, held.lived_s))
 
     # -- changing versions
 
     async def _route(self, module: Module, order: orders.Route) -> None:
         await asyncio.sleep(order.after_s)
-        candidate, serving = _candidate(module), module.machine.serving
+        candidate, serving = module.machine.candidate, module.machine.serving
+        if candidate is None:
+            return
         change = module.changes.get(candidate.answer)
         if change is not None:
             why = str(candidate.error or "")
@@ -334,9 +375,8 @@ class ModuleLoader:
             module.forgets_state,
         )
         start = time.perf_counter()
-        try:
-            await self._book.keep(event)
-        except NoodleError as error:
+        # Without a limit of time: what is being written may be kept although nobody waits for it any more.
+        if error := await _outcome(f"routing calls to {module.name}", self._book.keep(event)):
             await self.handle(module, orders.StageFailed(order.revision, error))
             return
         for held in module.hosts_of(order.revision):
@@ -346,7 +386,6 @@ class ModuleLoader:
         await self.handle(module, orders.Routed(order.revision))
 
     async def _move(self, module: Module, order: orders.MoveState) -> None:
-        self._publish(module)  # callers wait from now on
         module.moved, module.forgets_state = None, False
         error = await self._attempt(f"moving the state of {module.name}", self._states.move(module, order))
         module.moving = None
@@ -355,18 +394,19 @@ class ModuleLoader:
         self.spawn(self.handle(module, event))
 
     async def _try(self, module: Module, revision: int) -> None:
+        error = await _outcome(f"trying {module.name}", self._judge(module, revision))
+        await self.handle(module, orders.StageFailed(revision, error) if error else orders.Judged(revision))
+
+    async def _judge(self, module: Module, revision: int) -> None:
+        """Raises ModuleFailed where the calls of this revision fare worse than those of the one beside or before it."""
         machine = module.machine
-        is_canary = machine.candidate is not None
-        other = machine.serving if is_canary else machine.previous
-        old = module.hosts_of(other.number) if other is not None else []
+        other = machine.serving if machine.candidate is not None else machine.previous
+        version = module.revisions[revision].version
         trial = Trial(self._settings.swap_canary_calls, self._settings.swap_canary_timeout_ms / 1000)
+        old = module.hosts_of(other.number) if other is not None else []
         judgement = await judge(trial, module.hosts_of(revision), old)
         if judgement.problem:
-            version = module.revisions[revision].version if revision in module.revisions else ""
-            error = ModuleFailed(module.name, f"{version} does worse than the version before: {judgement.problem}")
-            await self.handle(module, orders.StageFailed(revision, error))
-        else:
-            await self.handle(module, orders.Judged(revision))
+            raise ModuleFailed(module.name, f"{version} does worse than the version before: {judgement.problem}")
 
     async def _keep_warm(self, module: Module, revision: int) -> None:
         await until_idle(module.hosts_of(revision), self._settings.module_keep_warm_ms / 1000)
@@ -386,22 +426,26 @@ class ModuleLoader:
             log.error("task_failed", error=repr(error), exc_info=error)
 
 
-def _candidate(module: Module) -> Candidate:
-    """Raises Conflict where there is none: what was asked came to nothing at once."""
-    candidate = module.machine.candidate
-    if candidate is None:
-        raise NotFound("change", module.name)
-    return candidate
+async def _outcome(what: str, work: Coroutine[Any, Any, None]) -> NoodleError | None:
+    """Does it, and gives what went wrong: somebody waits for this, and the machine for its outcome."""
+    try:
+        await work
+    except NoodleError as error:
+        return error
+    except Exception as error:
+        log.exception("change_failed", what=what)
+        return Unavailable(f"{what} failed: {first_line(error)}")
+    return None
 
 
-def _report(name: str, record: RevisionRecord, before: str | None, hosts: list[Held], start: float) -> dict[str, Any]:
+def _report(name: str, change: ModuleChange, record: RevisionRecord, hosts: list[Held], start: float) -> dict[str, Any]:
     """What whoever asked for a change is told. The stages are those of the host that took longest."""
     slowest = max(hosts, key=lambda held: sum(held.milliseconds.values()), default=None)
     stages = dict(slowest.milliseconds) if slowest is not None else {}
     return {
         "name": name,
         "version": record.version,
-        "previous": before,
+        "previous": change.before,
         "lock": record.lock.to_json(),
         "node_id": slowest.host.node_id if slowest is not None and slowest.host is not None else None,
         "hosts": len(hosts),

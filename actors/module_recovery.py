@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 import ray
@@ -32,15 +33,20 @@ RESTARTED = "the registry was restarted meanwhile"
 async def recover(loader: ModuleLoader, book: RegistryBook, allocator: Allocator) -> None:
     """Routes to the hosts that serve and has missing ones started; empties those of changes that were under way."""
     living = await _living_hosts()
+    began_at = time.time()
     for load in book.core.loads():
         await _end_changes(book, load)
-        await _recover_load(loader, book, load, living)
+        try:
+            await _recover_load(loader, book, load, living)
+        except Exception:
+            # One module that cannot be brought back is no reason to do without all others.
+            log.exception("module_not_recovered", module=load.name)
     for left in living.values():
         if left.module:
             kill_host(left.host.handle)
         else:
             loader.warm.adopt(left.host)
-    loader.spawn(_release_orphans(loader, book, allocator))
+    loader.spawn(_release_orphans(loader, book, allocator, began_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +69,17 @@ async def _living_hosts() -> dict[str, Living]:
 async def _find_host(actor: str) -> Living | None:
     try:
         handle = ray.get_actor(actor, NAMESPACE)
+    except ValueError:
+        return None
+    try:
         async with asyncio.timeout(PING_TIMEOUT_S):
             answer = await await_ref(handle.ping.remote())
             host = await reach_host(actor, handle, warm=True)
             return Living(host, answer["module"], answer["ready"])
-    except (ValueError, Unavailable, TimeoutError) as error:
+    except Exception as error:
+        # Whatever ails it: beside its replacement it would live on, and answer callers who know it.
         log.warning("host_does_not_answer", actor=actor, error=str(error))
+        kill_host(handle)
         return None
 
 
@@ -95,7 +106,10 @@ async def _recover_load(loader: ModuleLoader, book: RegistryBook, load: Load, li
             loader.follow(module, record.epoch, found.host)
         if found is None or not found.is_ready:
             ends.add(record.epoch)
-    await loader.handle(module, _event(book, load, ends))
+    event = _event(book, load, ends)
+    await loader.handle(module, event)
+    for epoch in event.ready:
+        loader.begin_keeping(module, epoch, module.held[epoch])
 
 
 def _held(book: RegistryBook, load: Load, record: HostRecord) -> Held:
@@ -124,7 +138,7 @@ def _event(book: RegistryBook, load: Load, ends: set[int]) -> Recovered:
     )
 
 
-async def _release_orphans(loader: ModuleLoader, book: RegistryBook, allocator: Allocator) -> None:
+async def _release_orphans(loader: ModuleLoader, book: RegistryBook, allocator: Allocator, began_at: float) -> None:
     """Frees what a registry before this one got for a host, and died before it could note that down."""
     try:
         allocations = await allocator.allocations()
@@ -134,5 +148,6 @@ async def _release_orphans(loader: ModuleLoader, book: RegistryBook, allocator: 
     known = {host.allocation_id for load in book.core.loads() for host in load.hosts}
     known |= {held.allocation_id for module in loader.modules.values() for held in module.held.values()}
     for allocation in allocations:
-        if allocation.owner.startswith(OWNER) and allocation.id not in known:
+        is_old = allocation.created_at < began_at
+        if allocation.owner.startswith(OWNER) and is_old and allocation.id not in known:
             await loader.release(allocation.id)

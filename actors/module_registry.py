@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
@@ -33,8 +34,22 @@ from noodle_ray.store.database import Database
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
+STORE_AGAIN_S = 1.0
+
 ROUTE_TIMEOUTS = 2
 """So many loading timeouts a call waits for a host: for one that is tried in vain, and for its replacement."""
+
+
+async def _until_available(work: Callable[[], Awaitable[T]]) -> T:
+    """Ray does not start an actor again that failed to start: where the store is away, it is waited for."""
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            log.warning("store_away", error=str(error))
+            await asyncio.sleep(STORE_AGAIN_S)
 
 
 class ModuleRegistry:
@@ -45,11 +60,12 @@ class ModuleRegistry:
     ) -> None:
         self._settings = settings
         self._allocator = allocator()
-        self._book = RegistryBook(settings, await asyncio.to_thread(Database.open, settings.database))
+        database = await _until_available(partial(asyncio.to_thread, Database.open, settings.database))
+        self._book = RegistryBook(settings, database)
         self._core = self._book.core
         self._artefacts = ArtefactStore(settings.artefacts)
         self._loader = ModuleLoader(settings, self._allocator, self._book, self._artefacts)
-        await self._book.recover()
+        await _until_available(self._book.recover)
         await recover(self._loader, self._book, self._allocator)
         ModuleUpkeep(self._loader, self._allocator).begin()
 

@@ -54,7 +54,7 @@ class StateKeeper:
 
     async def keep_last(self, held: Held) -> None:
         """A module that is unloaded leaves its state to the next load."""
-        state = await await_ref(held.handle.export_state.remote())
+        state = await _export(held)
         await self._book.keep(StateKept(held.manifest.name, _kept(held, held.revision.version, state)))
 
     async def move(self, module: Module, order: MoveState) -> None:
@@ -62,10 +62,7 @@ class StateKeeper:
         if order.source is not None:
             source = module.held[order.source]
             await await_ref(source.handle.retire.remote(True))
-            state = await await_ref(source.handle.export_state.remote())
-            if len(state) > MAX_STATE_BYTES:
-                raise TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
-            kept: KeptState | None = _kept(source, source.revision.version, state)
+            kept: KeptState | None = _kept(source, source.revision.version, await _export(source))
         else:
             kept = await self._book.state(module.name)
         target = module.held[order.target]
@@ -79,6 +76,13 @@ class StateKeeper:
             return
         await await_ref(target.handle.import_state.remote(kept.state, kept.schema_version))
         module.moved = kept
+
+
+async def _export(held: Held) -> bytes:
+    state: bytes = await await_ref(held.handle.export_state.remote())
+    if len(state) > MAX_STATE_BYTES:
+        raise TooLarge("state", len(state), MAX_STATE_BYTES, "bytes")
+    return state
 
 
 def _kept(held: Held, version: str, state: bytes) -> KeptState:

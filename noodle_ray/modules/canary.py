@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
+from math import exp, lgamma
 
 from noodle_ray.modules.call_stats import CallStats
 
@@ -40,7 +40,9 @@ class Trial:
         `new` are those of the new version, `old` all that the one before ever had, `beside` those it had meanwhile.
         """
         tried = new.answered + new.failed
-        is_idle = elapsed_s >= IDLE_S and not (tried + new.in_flight + beside.answered + beside.failed)
+        is_idle = elapsed_s >= IDLE_S and not (
+            tried + new.in_flight + beside.answered + beside.failed + beside.in_flight
+        )
         is_over = tried >= self.calls or elapsed_s >= self.timeout_s or is_idle
         if problem := _failing(new, old, LAST_CHANCE if is_over else EARLY_CHANCE) or _slow(
             new, beside if beside.answered else old
@@ -64,8 +66,15 @@ def chance_of_more(failed: int, tried: int, failed_before: int, before: int) -> 
     Fisher's exact test, one-sided (R. A. Fisher, 1922): which calls failed is drawn from all of them.
     """
     calls, failures = tried + before, failed + failed_before
-    ways = sum(comb(tried, k) * comb(before, failures - k) for k in range(failed, min(tried, failures) + 1))
-    return ways / comb(calls, failures)
+    possible = range(max(failed, failures - before), min(tried, failures) + 1)
+    all_ways = _log_ways(calls, failures)
+    # By logarithms: a busy module has a million calls behind it, and this is asked twenty times a second.
+    return sum(exp(_log_ways(tried, k) + _log_ways(before, failures - k) - all_ways) for k in possible)
+
+
+def _log_ways(of: int, some: int) -> float:
+    """The logarithm of how many ways there are to choose some of them."""
+    return lgamma(of + 1) - lgamma(some + 1) - lgamma(of - some + 1)
 
 
 def _slow(new: CallStats, beside: CallStats) -> str:

@@ -87,7 +87,7 @@ class StateKept:
 
 @dataclass(frozen=True, slots=True)
 class Unrouted:
-    """From now on calls of the module go nowhere: it is being unloaded."""
+    """From now on calls of the module go nowhere: it is being unloaded, which `check_unload` was asked about before."""
 
     name: str
 
@@ -286,7 +286,6 @@ class Registry:
         return [self._keep(load.with_change(event.change))] if load is not None else []
 
     def _unroute(self, name: str) -> list[Instruction]:
-        self.check_unload(name)
         load = self.load(name)
         return [self._keep_or_forget(load.model_copy(update={"serving": None, "previous": None}))]
 

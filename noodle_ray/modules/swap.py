@@ -180,7 +180,7 @@ class HotSwap:
             case StageFailed():
                 return self._stage_failed(event)
             case Drained():
-                return self._drained(event.epoch, LINGER_S)
+                return self._drained(event)
             case Expired():
                 return self._expired(event.revision)
         assert_never(event)
@@ -210,7 +210,7 @@ class HotSwap:
     def _unload(self) -> list[Instruction]:
         serving = self._require_one_change("unload")
         ticket = self._number()
-        todo = [Unroute(ticket), *self._forget_previous(ticket), *self._leave(serving, ticket)]
+        todo = [Unroute(ticket), *self._forget_previous(ticket), *self._leave(serving, ticket, keeps_state=True)]
         self.serving = None
         return todo if ticket in self.leaving.values() else [*todo, Finished(ticket)]
 
@@ -288,7 +288,8 @@ class HotSwap:
     def _prepared(self, candidate: Candidate) -> list[Instruction]:
         if self.serving is not None and _moves(candidate, self.serving):
             return self._move(candidate)
-        if self.serving is not None and self.serving.ready and self.tries:
+        # Not where it has state: what it were told there would be nobody's when it turned back.
+        if self.serving is not None and self.serving.ready and self.tries and not candidate.revision.stateful:
             candidate.phase, candidate.was_tried = "canary", True
             return [Try(candidate.revision.number)]
         return self._switch(candidate)
@@ -353,7 +354,8 @@ class HotSwap:
         self.draining, self.finishing = set(old.hosts), candidate.answer
         if moved and self.tries and candidate.reversible and not candidate.is_return:
             self.watching = candidate.answer
-        return [*todo, *(Retire(epoch) for epoch in old.ready)]
+        # Without its state it is no use to anybody who asks for that version.
+        return [*todo, *(Retire(epoch, whole=old.stateful) for epoch in old.ready)]
 
     def _emptied(self) -> list[Instruction]:
         """The last call on the version before has ended."""
@@ -447,7 +449,7 @@ class HotSwap:
     def _died(self, event: HostDied) -> list[Instruction]:
         epoch = event.epoch
         if epoch in self.leaving:
-            return self._drained(epoch, 0.0)
+            return self._gone(epoch, 0.0)
         if self.previous is not None and epoch in self.previous.hosts:
             return self._previous_died(self.previous, epoch)
         if self.candidate is not None and epoch in self.candidate.revision.hosts:
@@ -499,31 +501,38 @@ class HotSwap:
         is_late = candidate.phase in ("moving", "switching")
         return is_late and (candidate.is_return or _moves(candidate, revision))
 
-    def _drained(self, epoch: int, linger_s: float) -> list[Instruction]:
-        if epoch in self.draining:
-            self.draining.discard(epoch)
+    def _drained(self, event: Drained) -> list[Instruction]:
+        if event.epoch in self.draining:
+            self.draining.discard(event.epoch)
             return [] if self.draining else self._emptied()
-        if epoch not in self.leaving:
-            return []
+        # It may have been told to take no calls of one kind, and then of any: the answer to the first is late news.
+        return self._gone(event.epoch, LINGER_S) if event.whole and event.epoch in self.leaving else []
+
+    def _gone(self, epoch: int, linger_s: float) -> list[Instruction]:
         ticket = self.leaving.pop(epoch)
         todo: list[Instruction] = [StopHost(epoch, linger_s if ticket is None else 0.0)]
         if ticket is not None and ticket not in self.leaving.values():
             todo.append(Finished(ticket))
         return todo
 
-    def _leave(self, revision: Revision, ticket: int | None = None, may_have_calls: bool = True) -> list[Instruction]:
+    def _leave(
+        self, revision: Revision, ticket: int | None = None, may_have_calls: bool = True, keeps_state: bool = False
+    ) -> list[Instruction]:
         """Every host of it is emptied and ended."""
         todo: list[Instruction] = []
         for epoch, stage in sorted(revision.hosts.items()):
-            todo += self._let_go(epoch, stage == "ready" and may_have_calls, ticket)
+            is_emptied = stage == "ready" and may_have_calls
+            todo += self._let_go(epoch, is_emptied, ticket, keeps_state and revision.stateful)
         revision.hosts = {}
         return todo
 
-    def _let_go(self, epoch: int, is_ready: bool, ticket: int | None = None) -> list[Instruction]:
+    def _let_go(
+        self, epoch: int, is_ready: bool, ticket: int | None = None, keeps_state: bool = False
+    ) -> list[Instruction]:
         if not is_ready:
             return [StopHost(epoch)]
         self.leaving[epoch] = ticket
-        return [Retire(epoch, whole=True)]
+        return [Retire(epoch, whole=True, keeps_state=keeps_state)]
 
     # -- looking
 

@@ -127,9 +127,10 @@ class StageFailed:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The last call on this host has ended, or the time for that is over."""
+    """The last call on this host has ended, or the time for that is over; `whole` as it was told to retire."""
 
     epoch: int
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +221,13 @@ class Unroute:
 class Retire:
     """Have the host take no new calls and finish those it has: Drained or HostDied comes back.
 
-    Unless `whole`, it still takes calls that are meant for its version and no other.
+    Unless `whole`, it still takes calls that are meant for its version and no other. `keeps_state`: its state then is
+    what the next load goes on from.
     """
 
     epoch: int
     whole: bool = False
+    keeps_state: bool = False
 
 
 @dataclass(frozen=True, slots=True)

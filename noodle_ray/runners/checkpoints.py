@@ -132,7 +132,9 @@ class Checkpointer:
             # Whatever it is, calls wait for the outcome.
             self._on_failure(error)
             self._fail(covered, error)
-            return "failed"
+            # Nobody was told, where nobody waits for it: then it is tried again.
+            self._is_due = self._is_due or not self._durable
+            return "again" if not self._durable else "failed"
         _finish(covered, None)
         return "kept"
 

@@ -64,10 +64,6 @@ class ChildProcess:
         """The last of what it printed."""
         return self._output.decode(errors="replace")
 
-    @property
-    def has_ended(self) -> bool:
-        return self._ended.done()
-
     async def ended(self) -> str:
         """Returns when it has ended, with how: "exit code 3", "signal SIGKILL"."""
         return _manner(await asyncio.shield(self._ended))

@@ -40,6 +40,7 @@ def test_a_module_that_nobody_calls_is_not_kept_waiting() -> None:
     busy = CallCounter()
     busy.began()
     assert TRIAL.judge(busy.stats(), calls(500), NONE, IDLE_S) is None
+    assert TRIAL.judge(NONE, calls(500), busy.stats(), IDLE_S) is None
 
 
 def test_more_failures_than_before_are_told_at_once_where_they_are_no_chance() -> None:

@@ -116,7 +116,7 @@ class TestPaths:
         assert (machine.phase, machine.endpoints) == ("moving", Endpoints())
         assert machine.handle(Moved(3)) == [Route(3)]
         assert machine.endpoints == Endpoints()
-        assert machine.handle(Routed(3)) == [Retire(2)]
+        assert machine.handle(Routed(3)) == [Retire(2, whole=True)]
         assert machine.endpoints == Endpoints(serving=(4,))
         assert machine.handle(Drained(2)) == [Try(3)]
         assert machine.phase == "watching"
@@ -166,8 +166,19 @@ class TestPaths:
         machine = loaded()
         play(machine, SwapAsked("2"), Loaded(4), Healthy(4), Judged(3), Routed(3))
         assert machine.handle(UnloadAsked()) == [Unroute(5), Finished(3), Retire(2, True), Retire(4, True)]
+        assert machine.handle(Drained(2, whole=False)) == [], "that is the answer to the first order"
         assert machine.handle(Drained(4)) == [StopHost(4)]
         assert machine.handle(Drained(2)) == [StopHost(2), Finished(5)]
+
+    def test_an_unload_keeps_the_state_of_what_serves_alone(self) -> None:
+        assert swapped(stateful=True).handle(UnloadAsked()) == [
+            Unroute(5),
+            Retire(2, whole=True),
+            Retire(4, whole=True, keeps_state=True),
+        ]
+
+    def test_state_is_not_tried_on_a_share(self) -> None:
+        assert play(loaded(), SwapAsked("2", stateful=True), Loaded(4), Healthy(4)) == [Route(3)]
 
     def test_a_swap_forgets_the_version_that_was_warm(self) -> None:
         machine = swapped()
@@ -254,7 +265,7 @@ class TestRollback:
     def test_with_its_state(self) -> None:
         machine = swapped(stateful=True)
         assert machine.handle(RollbackAsked()) == [MoveState(1, source=4, target=2)]
-        assert play(machine, Moved(1), Routed(1)) == [Resume(2), Retire(4)]
+        assert play(machine, Moved(1), Routed(1)) == [Resume(2), Retire(4, whole=True)]
         assert machine.handle(Drained(4)) == [Finished(5), KeepWarm(3)]
 
     def test_that_fails_leaves_what_serves(self) -> None:
@@ -534,9 +545,10 @@ class World(RuleBasedStateMachine):
                 self.tell(Judged(revision) if good else StageFailed(revision, ERROR))
             case KeepWarm(revision):
                 self.tell(Expired(revision))
-            case Retire(epoch):
-                self.drained.add(epoch)
-                self.tell(Drained(epoch))
+            case Retire(epoch, whole):
+                if whole:
+                    self.drained.add(epoch)
+                self.tell(Drained(epoch, whole))
 
     def ask(self, event: Any) -> None:
         before = self.machine.next_number

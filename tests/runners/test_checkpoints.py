@@ -171,12 +171,12 @@ class TestFromTimeToTime:
         await asyncio.sleep(0.15)
         assert store.kept == [1]
 
-    async def test_failures_are_told_and_the_next_call_tries_again(self) -> None:
+    async def test_failures_are_told_and_it_tries_again_by_itself(self) -> None:
         store = Store(durable=False)
         store.broken = ModuleFailed("prog", "no state")
         await store.call()
         await asyncio.sleep(0.05)
-        assert store.failures == [store.broken]
+        assert set(store.failures) == {store.broken} and len(store.failures) >= 2, "it is tried again by itself"
         store.broken = None
         await store.call()
         await asyncio.sleep(0.05)
