@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.actors.warm_hosts import Host, WarmHosts, start_host
 from noodle_ray.errors import Incompatible, NotFound, Unavailable
+from noodle_ray.modules.artefact import Missing
 from noodle_ray.modules.load import HostRecord, ModuleChange
 from noodle_ray.modules.manifest import Manifest
 from noodle_ray.modules.ports import Allocator
@@ -58,12 +59,11 @@ class HostStarter:
         with held.stage("host"):
             host = held.host = await self._take_host(manifest, node_id, group, environment)
         host.death.add_done_callback(lambda _: on_death())
+        # Beside each other: a host that nobody noted down is found by its name, and what it holds by its owner.
+        held.recording = self._spawn(self._record(order, held, host, change))
+        await self._load(host, held)
         with held.stage("keep"):
-            held.recording = self._spawn(self._record(order, held, host, change))
             await asyncio.shield(held.recording)
-        with held.stage("send"):
-            artefacts = await self._artefacts_for(host, held.revision.lock)
-        held.milliseconds |= await await_ref(host.handle.load.remote(artefacts, manifest))
         if order.restores:
             with held.stage("restore"):
                 await self._restore(held)
@@ -157,14 +157,18 @@ class HostStarter:
             options["runtime_env"] = environment
         return await start_host(str(self._settings.cache_dir), False, options)
 
-    async def _artefacts_for(self, host: Host, lock: Lock) -> list[tuple[str, str, bytes | None]]:
-        """What the host must load, in order, with bytes for those that its machine has not."""
-        missing = set(await await_ref(host.handle.missing.remote([module.sha256 for module in lock.modules])))
-        return [
-            (
-                module.name,
-                module.sha256,
-                await asyncio.to_thread(self._artefacts.get, module.sha256) if module.sha256 in missing else None,
-            )
-            for module in lock.modules
-        ]
+    async def _load(self, host: Host, held: Held) -> None:
+        """Has the host load the module; it is sent what its machine has not."""
+        nothing: dict[str, bytes] = {}
+        answer = await await_ref(host.handle.load.remote(_artefacts(held.revision.lock, nothing), held.manifest))
+        if isinstance(answer, Missing):
+            with held.stage("send"):
+                read = [await asyncio.to_thread(self._artefacts.get, sha256) for sha256 in answer.hashes]
+            artefacts = _artefacts(held.revision.lock, dict(zip(answer.hashes, read, strict=True)))
+            answer = await await_ref(host.handle.load.remote(artefacts, held.manifest))
+        held.milliseconds |= answer
+
+
+def _artefacts(lock: Lock, contents: Mapping[str, bytes]) -> list[tuple[str, str, bytes | None]]:
+    """What a host must load, in order, with the bytes of those that it is sent."""
+    return [(module.name, module.sha256, contents.get(module.sha256)) for module in lock.modules]

@@ -51,21 +51,22 @@ class ModuleHost:
 
     # -- loading
 
-    async def missing(self, hashes: Sequence[str]) -> list[str]:
-        """Those artefacts that this machine's cache has not, or not whole: `load` needs their bytes."""
-        return await asyncio.to_thread(lambda: [sha for sha in hashes if not artefact.is_cached(self._cache, sha)])
-
-    async def load(self, artefacts: Sequence[tuple[str, str, bytes | None]], manifest: Manifest) -> dict[str, float]:
-        """Loads a module. `artefacts` are (name, sha256, packed bytes, or None where they are cached), in the order of
-        the lock: the module itself is the last. Gives the milliseconds of each stage.
+    async def load(
+        self, artefacts: Sequence[tuple[str, str, bytes | None]], manifest: Manifest
+    ) -> dict[str, float] | artefact.Missing:
+        """Loads a module. `artefacts` are (name, sha256, packed bytes, or None where they may be cached), in the order
+        of the lock: the module itself is the last. Gives the milliseconds of each stage, or says what is missing: then
+        nothing has happened.
 
         Raises CorruptData, Conflict (a host takes one module), InvalidInput, or ModuleFailed with the traceback.
         """
         if self._name:
             raise Conflict(f"this host has {self._name} already")
-        self._name = artefacts[-1][0]
         start = time.perf_counter()
         folders = await asyncio.to_thread(self._unpack_all, artefacts)
+        if isinstance(folders, artefact.Missing):
+            return folders
+        self._name = artefacts[-1][0]
         unpacked = time.perf_counter()
         runner = _runner(manifest.runner)
         self._runner = runner
@@ -73,13 +74,18 @@ class ModuleHost:
             Program(self._name, tuple(folders), manifest.entry_point, manifest.health_check, manifest.vendor)
         )
         self._checkpoints = self._checkpointer(manifest, runner)
+        self._was_well = not manifest.is_checked
         if isinstance(runner, SandboxedRunner):
             self._watching = asyncio.create_task(self._end_with(runner))
         return {"unpack": _ms(unpacked - start), "import": _ms(time.perf_counter() - unpacked)}
 
-    def _unpack_all(self, artefacts: Sequence[tuple[str, str, bytes | None]]) -> list[Path]:
+    def _unpack_all(self, artefacts: Sequence[tuple[str, str, bytes | None]]) -> list[Path] | artefact.Missing:
+        asked = [sha for _, sha, content in artefacts if content is None]
+        missing = tuple(sha for sha in asked if not artefact.is_cached(self._cache, sha))
+        if missing:
+            return artefact.Missing(missing)
         return [
-            artefact.verified(self._cache, sha) if content is None else artefact.unpack(content, sha, self._cache)
+            artefact.cached(self._cache, sha) if content is None else artefact.unpack(content, sha, self._cache)
             for _, sha, content in artefacts
         ]
 

@@ -248,7 +248,8 @@ class ModuleLoader:
     async def _check(self, module: Module, epoch: int, held: Held) -> None:
         async def check() -> None:
             with held.stage("check"):
-                await await_ref(held.handle.check.remote())
+                if held.manifest.is_checked:
+                    await await_ref(held.handle.check.remote())
 
         error = await self._attempt(f"the health check of {module.name}", check(), held)
         held.ready_at = time.monotonic()

@@ -36,6 +36,13 @@ class Artefact:
     functions: tuple[Function, ...] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The artefacts that a machine's cache has not, or not whole, by their hashes."""
+
+    hashes: tuple[str, ...]
+
+
 def pack_module(path: Path) -> bytes:
     """Packs a module's directory or a package that can be imported, or packs anew what a wheel or zip file holds.
 
@@ -104,13 +111,6 @@ def unpack(archive: bytes, sha256: str, cache: Path) -> Path:
             target.write_bytes(content)
         _put_in_place(fresh, folder, Path(scratch) / "old")
     return folder
-
-
-def verified(cache: Path, sha256: str) -> Path:
-    """The folder of an artefact that should be in the cache. Raises CorruptData where it is missing or altered."""
-    if not is_cached(cache, sha256):
-        raise CorruptData(f"the cached artefact {cached(cache, sha256)} is missing or was altered")
-    return cached(cache, sha256)
 
 
 def _put_in_place(fresh: Path, folder: Path, aside: Path) -> None:

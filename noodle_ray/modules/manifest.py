@@ -237,6 +237,11 @@ class Manifest(Model):
         return self
 
     @property
+    def is_checked(self) -> bool:
+        """Whether a host that has loaded it is asked for more: its health check, or to go on from a state."""
+        return self.health_check is not None or self.state is not None
+
+    @property
     def accelerator_type(self) -> str | None:
         """The type of GPU that it must have, if it says so."""
         return self.resources.accelerator_type if self.resources is not None else None
