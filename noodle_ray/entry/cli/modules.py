@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,9 @@ from noodle_ray.errors import InvalidInput
 app = typer.Typer(help="Versioned modules: publish, load, call, swap.", no_args_is_help=True)
 
 Source = Annotated[Path, typer.Argument(help="A module's directory or wheel, or a package that can be imported.")]
+_RELEASE = ["version", "requires", "sha256", "size_bytes", "yanked"]
+_CHANGE = ["kind", "version", "before", "outcome", "why", "forced"]
+
 Name = Annotated[str, typer.Argument(help="The module's name.")]
 MinimalChange = Annotated[
     bool, typer.Option("--minimal-change", help="Keep to versions that are loaded already, where they will do.")
@@ -105,7 +109,18 @@ def show(name: Name, json: AsJson = False) -> None:
     """Show one module: its versions, and what is loaded."""
     with _connected() as cluster:
         described = cluster.modules.describe(name)
+    if json:
+        print_json(described)
+        return
+    releases, changes = described.pop("releases"), described.pop("changes")
     _print_one(described, json)
+    print_table("Versions", _RELEASE, [[_cell(release[column]) for column in _RELEASE] for release in releases])
+    print_table("Last changes", ["when", *_CHANGE], [_change(change) for change in changes])
+
+
+def _change(change: dict[str, Any]) -> list[str]:
+    when = datetime.fromtimestamp(change["at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return [when, *(_cell(change[column]) for column in _CHANGE)]
 
 
 @app.command()
@@ -230,4 +245,6 @@ def _print_one(value: dict[str, Any], json: bool) -> None:
 
 
 def _cell(value: Any) -> str:
+    if value is None or value == []:
+        return ""
     return value if isinstance(value, str) else json_format.dumps(value, ensure_ascii=False)
