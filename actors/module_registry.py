@@ -164,11 +164,12 @@ class ModuleRegistry:
         start = time.perf_counter()
         name = self._core.releases(name)[0].name
         lock = await self._resolve({name: constraint}, self._kept(minimal_change))
+        resolved = time.perf_counter()
         manifest = self._core.release(name, lock.module(name).version).manifest
         if fresh and self._loader.phase(name) == "empty":
             await self._book.keep(StateKept(name, None))
         event = LoadAsked(manifest.version, manifest.replicas.min, manifest.state is not None)
-        return await self._loader.change(name, "load", event, lock, start)
+        return _resolved_in(resolved - start, await self._loader.change(name, "load", event, lock, start))
 
     async def swap(
         self, name: str, constraint: str = "", minimal_change: bool = False, force: bool = False
@@ -182,10 +183,13 @@ class ModuleRegistry:
         start = time.perf_counter()
         name, serving = self._loaded(name)
         lock = await self._resolve({name: constraint}, self._kept(minimal_change, name))
+        resolved = time.perf_counter()
         if lock.modules == serving.lock.modules:
             raise Conflict(f"{name} {serving.version} runs already, with the same dependencies")
         forced = self._check_swap(name, lock.module(name).version, force)
-        return await self._loader.change(name, "swap", self._swap_to(name, serving, lock), lock, start, forced)
+        event = self._swap_to(name, serving, lock)
+        swapped = await self._loader.change(name, "swap", event, lock, start, forced)
+        return _resolved_in(resolved - start, swapped)
 
     async def rollback(self, name: str) -> dict[str, Any]:
         """Goes back to the version that ran before the last swap, at once where it is still warm.
@@ -260,3 +264,8 @@ class ModuleRegistry:
         if load.serving is None or self._loader.phase(load.name) == "empty":
             raise Conflict(f"{load.name} is being loaded or unloaded")
         return load.name, load.serving
+
+
+def _resolved_in(seconds: float, report: dict[str, Any]) -> dict[str, Any]:
+    """The report of a change, with what finding the versions took before it."""
+    return {**report, "milliseconds": {"resolve": round(seconds * 1000, 3), **report["milliseconds"]}}

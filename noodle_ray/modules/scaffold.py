@@ -53,7 +53,7 @@ class {kind}:
 
     def export_state(self) -> dict[str, Any]:
         """What the next version, or this one after a restart, goes on from: plain values that can be pickled."""
-        return {{"visits": self._visits}}
+        return {{"visits": dict(self._visits)}}
 
     def import_state(self, state: dict[str, Any], from_version: int) -> None:
         """Goes on from a state of this schema version, or of one that the manifest says it reads."""

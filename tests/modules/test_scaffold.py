@@ -29,15 +29,15 @@ def test_it_is_a_module(tmp_path: Path) -> None:
     ]
 
 
-def test_one_with_state_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_with_state_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artefact = written(tmp_path, "visitors_book", state=True)
     assert artefact.manifest.state == StateSpec()
     monkeypatch.syspath_prepend(tmp_path)
     kind = importlib.import_module("visitors_book.service").VisitorsBook
     first, second = kind(), kind()
-    assert first.greet("you") == "Good day, you, for the 1. time."
+    assert await first.greet("you") == "Good day, you, for the 1. time."
     second.import_state(first.export_state(), 1)
-    assert second.greet("you") == "Good day, you, for the 2. time." and second.is_well()
+    assert await second.greet("you") == "Good day, you, for the 2. time." and second.is_well()
 
 
 @pytest.mark.parametrize("name", ["1st", "no name", ""])
