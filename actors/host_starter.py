@@ -159,8 +159,7 @@ class HostStarter:
 
     async def _load(self, host: Host, held: Held) -> None:
         """Has the host load the module; it is sent what its machine has not."""
-        nothing: dict[str, bytes] = {}
-        answer = await await_ref(host.handle.load.remote(_artefacts(held.revision.lock, nothing), held.manifest))
+        answer = await await_ref(host.handle.load.remote(_artefacts(held.revision.lock, {}), held.manifest))
         if isinstance(answer, Missing):
             with held.stage("send"):
                 read = [await asyncio.to_thread(self._artefacts.get, sha256) for sha256 in answer.hashes]

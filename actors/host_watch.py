@@ -34,14 +34,19 @@ async def _calls_of(held: Held) -> CallStats:
     return held.calls
 
 
-async def judge(trial: Trial, new: list[Held], old: list[Held]) -> Judgement:
-    """Looks on until the calls that the new hosts get tell whether they do as well as the old ones."""
+async def judge(trial: Trial, new: list[Held], old: list[Held], side_by_side: bool) -> Judgement:
+    """Looks on until the calls that the new hosts get tell whether they do as well as the old ones.
+
+    `side_by_side`: the old ones take calls meanwhile. Where they do not, their callers may only be on the way to the new
+    ones: that none has come yet does not mean that there are none.
+    """
     start = time.monotonic()
     new_before, old_before = await calls_of(new), await calls_of(old)
     while True:
         await asyncio.sleep(LOOK_S)
         new_now, old_now = await calls_of(new), await calls_of(old)
-        judgement = trial.judge(new_now.since(new_before), old_now, old_now.since(old_before), time.monotonic() - start)
+        beside = old_now.since(old_before) if side_by_side else old_now
+        judgement = trial.judge(new_now.since(new_before), old_now, beside, time.monotonic() - start)
         if judgement is not None:
             return judgement
 

@@ -401,11 +401,12 @@ class ModuleLoader:
     async def _judge(self, module: Module, revision: int) -> None:
         """Raises ModuleFailed where the calls of this revision fare worse than those of the one beside or before it."""
         machine = module.machine
-        other = machine.serving if machine.candidate is not None else machine.previous
+        is_canary = machine.candidate is not None
+        other = machine.serving if is_canary else machine.previous
         version = module.revisions[revision].version
         trial = Trial(self._settings.swap_canary_calls, self._settings.swap_canary_timeout_ms / 1000)
         old = module.hosts_of(other.number) if other is not None else []
-        judgement = await judge(trial, module.hosts_of(revision), old)
+        judgement = await judge(trial, module.hosts_of(revision), old, side_by_side=is_canary)
         if judgement.problem:
             raise ModuleFailed(module.name, f"{version} does worse than the version before: {judgement.problem}")
 
