@@ -37,8 +37,8 @@ async def _calls_of(held: Held) -> CallStats:
 async def judge(trial: Trial, new: list[Held], old: list[Held], side_by_side: bool) -> Judgement:
     """Looks on until the calls that the new hosts get tell whether they do as well as the old ones.
 
-    `side_by_side`: the old ones take calls meanwhile. Where they do not, their callers may only be on the way to the new
-    ones: that none has come yet does not mean that there are none.
+    `side_by_side`: the old ones take calls meanwhile. Where they do not, their callers may only be on the way to the
+    new ones: that none has come yet does not mean that there are none.
     """
     start = time.monotonic()
     new_before, old_before = await calls_of(new), await calls_of(old)
