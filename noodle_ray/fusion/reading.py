@@ -22,6 +22,7 @@ class Reading:
     scores:       one number a candidate on the encoder's own scale; None: the embeddings are compared instead.
     unlikeliness: only for scores that presume that the input *is* one of the candidates (a sentence read aloud): how
                   many nats the best candidate is less likely than the encoder's own free reading.
+    features:     what a trained head looks at, in a space of the encoder's own; None: it looks at the embedding.
     """
 
     encoder: str
@@ -30,3 +31,4 @@ class Reading:
     embedding: Vector | None
     scores: Vector | None = None
     unlikeliness: float | None = None
+    features: Vector | None = None

@@ -1,0 +1,104 @@
+"""How the evidence of several sources becomes one answer: a weighted product of experts, fitted for each task.
+
+A source is one way of scoring the candidates: a modality ("text"), or one of a modality's several ways ("audio:words").
+Each source's scores become log-probabilities by its temperature (Guo et al. 2017, "On Calibration of Modern Neural
+Networks"); these are added up with weights (Hinton 1999, "Products of Experts") and normalised. Each subset of
+modalities has weights and one more temperature of its own: an answer from what came in time is calibrated, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from noodle_ray.base_model import Model
+from noodle_ray.fusion.modality import MODALITIES
+
+Scores = npt.NDArray[np.float64]
+"""(candidates,): higher is likelier, on the source's own scale."""
+Positive = Annotated[float, Field(gt=0)]
+
+LATE = "late"
+
+
+class SubsetRule(Model):
+    """The rule for one subset of modalities.
+
+    method:      how the weights were found; LATE is the plain sum of log-probabilities.
+    weights:     each source's exponent in the product; a source without one counts once.
+    gates:       how much a source's exponent falls with its own uncertainty: weight * exp(-gate * entropy / ln(n)).
+    temperature: what the sum is divided by in the end.
+    """
+
+    method: str = LATE
+    weights: dict[str, float] = Field(default_factory=dict)
+    gates: dict[str, float] = Field(default_factory=dict)
+    temperature: Positive = 1.0
+
+
+PLAIN = SubsetRule()
+
+
+class Rule(Model):
+    """Temperatures by source, and a rule by subset of modalities ("text+audio", in the fixed order of MODALITIES).
+
+    A subset without a rule of its own is fused late. `fitted` documents data, split and figures.
+    """
+
+    temperatures: dict[str, Positive] = Field(default_factory=dict)
+    subsets: dict[str, SubsetRule] = Field(default_factory=dict)
+    fitted: dict[str, Any] = Field(default_factory=dict)
+
+    def posterior(self, scores: Mapping[str, Scores]) -> Scores:
+        """The candidates' probabilities, by the scores of the sources that came. Raises ValueError without any."""
+        if not scores:
+            raise ValueError("there is no evidence")
+        rule = self.subsets.get(subset_of(scores), PLAIN)
+        experts = {source: self.expert(source, values) for source, values in scores.items()}
+        return np.exp(log_softmax(weighted_sum(rule, experts) / rule.temperature))
+
+    def expert(self, source: str, scores: Scores) -> Scores:
+        """What one source says: log-probabilities."""
+        return log_softmax(np.asarray(scores, np.float64) / self.temperatures.get(source, 1.0))
+
+
+def weighted_sum(rule: SubsetRule, experts: Mapping[str, Scores]) -> Scores:
+    """(candidates,): the experts' log-probabilities, each times its weight and what is left of that by its gate."""
+    total = np.zeros(len(next(iter(experts.values()))))
+    for source in sorted(experts):
+        weight = rule.weights.get(source, 1.0)
+        if gate := rule.gates.get(source, 0.0):
+            weight *= float(np.exp(-gate * uncertainty(experts[source])))
+        total += weight * np.maximum(experts[source], -1e6)  # a probability of zero is a veto, but never a NaN
+    return total
+
+
+def log_softmax(scores: npt.ArrayLike) -> Scores:
+    values = np.asarray(scores, np.float64)
+    shifted = values - values.max()
+    result: Scores = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def uncertainty(log_probabilities: Scores) -> float:
+    """Entropy as a share of what it could be: 0 for one certain candidate, 1 where all are alike."""
+    if len(log_probabilities) < 2:
+        return 0.0
+    entropy = -float((np.exp(log_probabilities) * np.maximum(log_probabilities, -1e6)).sum())
+    return entropy / float(np.log(len(log_probabilities)))
+
+
+def modality_of(source: str) -> str:
+    """ "audio:words" is one of audio's ways."""
+    return source.partition(":")[0]
+
+
+def subset_of(sources: Iterable[str]) -> str:
+    """The subset's name: its modalities in the fixed order, others (such as the context) behind them."""
+    named = {modality_of(source) for source in sources}
+    known = [modality for modality in MODALITIES if modality in named]
+    return "+".join([*known, *sorted(named.difference(MODALITIES))])
