@@ -21,8 +21,8 @@ import soundfile
 from noodle_ray.errors import Unavailable
 from noodle_ray.fusion.calibration import Calibration, Presumption, Scale
 from noodle_ray.fusion.decoding import decode_audio, decode_image
-from noodle_ray.fusion.fusing import log_softmax
 from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion.rule import log_softmax
 from noodle_ray.fusion_models.encoders import ModalityEncoder
 from noodle_ray.fusion_models.text import Sentences
 
