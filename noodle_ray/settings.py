@@ -42,6 +42,10 @@ class Settings(Model):
     swap_drain_timeout_ms: Milliseconds = 30_000
     fusion_max_processing_time_ms: Milliseconds = 200
     fusion_confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
+    fusion_precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    fusion_device: Annotated[str, Field(pattern=r"^(cpu|cuda)$")] = "cpu"
+    fusion_gpu_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    fusion_max_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".noodle-ray")
     cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "noodle-ray")
     database_url: str = ""
