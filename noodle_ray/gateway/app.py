@@ -24,7 +24,7 @@ Every route but `/healthz` wants the cluster's token: `Authorization: Bearer TOK
 This page and `/openapi.json` can also be read with HTTP Basic: any user name, the token as password.
 
 Everything that fails answers `{"error": {"code", "message", "request_id", …}}`. `code` is stable; a 422 lists every
-fault with its field; a 503 may be tried again after `Retry-After` seconds. The request id is in the header
+fault with its field; a 429 or 503 may be tried again after `Retry-After` seconds. The request id is in the header
 `X-Request-ID` of every answer, and in the log; a client may choose it (letters, digits, `.`, `_`, `-`; at most 64).
 """
 
