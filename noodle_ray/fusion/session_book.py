@@ -45,10 +45,8 @@ class SessionBook:
     What changes something gives what must be kept of it, for a shell to write. `now`: seconds since the epoch.
     """
 
-    def __init__(
-        self, limits: SessionLimits, new_id: Callable[[], str] = lambda: secrets.token_urlsafe(ID_BYTES)
-    ) -> None:
-        self._limits, self._new_id = limits, new_id
+    def __init__(self, limits: SessionLimits, new_id: Callable[[], str] | None = None) -> None:
+        self._limits, self._new_id = limits, new_id or _new_id
         self._sessions: dict[str, EnhancedContext] = {}
 
     def __len__(self) -> int:
@@ -100,6 +98,11 @@ class SessionBook:
 
     def _kept(self, key: str) -> Change:
         return Put(SESSIONS, key, self._sessions[key].to_json())
+
+
+def _new_id() -> str:
+    """Begins with a letter, for a command line takes what begins with a hyphen for an option."""
+    return "s" + secrets.token_urlsafe(ID_BYTES)
 
 
 def _key(session: str) -> str:

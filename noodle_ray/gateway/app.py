@@ -8,7 +8,17 @@ from fastapi.security import HTTPBearer
 
 import noodle_ray
 from noodle_ray.errors import InvalidInput, Unauthorized, Unavailable
-from noodle_ray.gateway import fusion, health, metrics, modules, nodes, resources, services
+from noodle_ray.gateway import (
+    fusion,
+    fusion_indexes,
+    fusion_sessions,
+    health,
+    metrics,
+    modules,
+    nodes,
+    resources,
+    services,
+)
 from noodle_ray.gateway.auth import TokenCheck, digest_of_token
 from noodle_ray.gateway.bodies import refuse_unknown_query
 from noodle_ray.gateway.docs import add_docs
@@ -37,7 +47,7 @@ _TAGS = [
     {"name": "operation", "description": "For load balancers and monitoring."},
 ]
 
-_RESOURCES = (nodes, resources, modules, fusion, services)
+_RESOURCES = (nodes, resources, modules, fusion, fusion_sessions, fusion_indexes, services)
 _INTERNAL = described("`internal`: Something went wrong inside; the log says what.", "internal")
 
 

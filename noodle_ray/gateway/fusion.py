@@ -15,6 +15,7 @@ from noodle_ray.fusion.result import FusionResult
 from noodle_ray.gateway.bodies import JSON, MULTIPART, UNREADABLE, JsonRoute, read_json, require_content_type
 from noodle_ray.gateway.errors import documented
 from noodle_ray.gateway.parts import PortsOf
+from noodle_ray.gateway.schemas import inlined_schema
 
 router = APIRouter(prefix="/api/ai/fusion", tags=["fusion"], route_class=JsonRoute)
 
@@ -27,9 +28,9 @@ _LISTS = ("text", "code", *_MEDIA, _CANDIDATES, *_TYPED)
 _MAX_FILES = limits.ITEMS * len(_MEDIA) + limits.MEDIA_CANDIDATES
 _MAX_FIELDS = limits.CANDIDATES + 100
 
-_SCHEMA = MultimodalInput.model_json_schema()
-_CANDIDATE = {"anyOf": [{"type": "string", "maxLength": limits.CANDIDATE_CHARACTERS}, _SCHEMA.pop("$defs")["Candidate"]]}
-_SCHEMA["properties"][_CANDIDATES]["items"] = _CANDIDATE
+_SCHEMA = inlined_schema(MultimodalInput)
+_CHOICES = _SCHEMA["properties"][_CANDIDATES]
+_CHOICES["items"] = {"anyOf": [{"type": "string", "maxLength": limits.CANDIDATE_CHARACTERS}, _CHOICES["items"]]}
 _FILE = {"type": "string", "format": "binary"}
 
 
