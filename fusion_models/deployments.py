@@ -1,146 +1,34 @@
-"""The fusion service on Ray Serve: a deployment for each modality's encoder, and one that fuses."""
+"""The fusion service on Ray Serve: the deployment that answers requests, with encoders that are modules."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any
 
-import numpy as np
 import structlog
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle
 
-from noodle_ray.errors import Unavailable
+from noodle_ray.errors import NotFound
 from noodle_ray.fusion.calibration import load_calibration
-from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ
-from noodle_ray.fusion.engine import Encoder, Engine, Observer
+from noodle_ray.fusion.decoding import decode_audio, decode_image
+from noodle_ray.fusion.engine import Engine, Observer
 from noodle_ray.fusion.inputs import MultimodalInput
+from noodle_ray.fusion.items import Item
 from noodle_ray.fusion.modality import MODALITIES
-from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion.ports import Classifier, Encoders, Searchable
+from noodle_ray.fusion.remembered import Remembered, Turn
 from noodle_ray.fusion.result import FusionResult
-from noodle_ray.fusion_models.encoders import load_encoder
-from noodle_ray.fusion_models.packs import load_pack
 from noodle_ray.settings import Settings
 
-if TYPE_CHECKING:
-    from noodle_ray.fusion_models.text import Sentences
-
-Result = TypeVar("Result")
-
-# Serve counts these against the node's CPUs for as long as a replica lives, busy or not. An encoder runs one thread
-# for some milliseconds a request and sleeps otherwise: small shares leave the node's CPUs to the work placed on it.
-ENCODER_CPUS, ENGINE_CPUS = 0.2, 0.1
-ENCODER_ONGOING, ENGINE_ONGOING = 16, 64
-"""Requests inside one replica at a time: enough that the next one is there when the encoder is free."""
+ENGINE_CPUS = 0.1
+"""Serve counts it against the node's CPUs for as long as the replica lives, busy or not."""
+ENGINE_ONGOING = 256
+"""Requests inside one engine: more than can be answered in time, so that it is the engine that refuses, and says so."""
 DECODER_THREADS = 2
-
-# A network's first call is several times slower than the later ones: each replica makes it before it takes requests.
-WARM_UP: Mapping[str, Any] = {
-    "text": "ready",
-    "code": "def ready(): pass",
-    "vision": np.zeros((256, 256, 3), np.uint8),
-    "audio": np.zeros(SAMPLE_RATE_HZ, np.float32),
-}
-
-
-class _Processor:
-    """Runs one encoder in a thread of its own: the event loop stays free, and torch never competes with itself."""
-
-    modality = ""
-
-    def __init__(self, settings: Settings) -> None:
-        import torch  # here, for the engine has no use for it and would start seconds later
-
-        torch.set_num_threads(1)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.modality)
-        self._encoder = load_encoder(load_pack(settings.pack, settings.cache_dir), self.modality)
-        self._encoder.encode(WARM_UP[self.modality], ("ready", "not ready"))
-
-    async def encode(self, content: Any, candidates: tuple[str, ...]) -> Reading:
-        """Reads one input. `candidates` are for an encoder that scores them on its own."""
-        return await self._run(self._encoder.encode, content, candidates)
-
-    async def _run(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-
-
-# The classes stay plain and are wrapped in `build_application`: so Serve refers to them by name instead of shipping
-# their code, and deploying the same again changes nothing.
-
-
-class TextModalityProcessor(_Processor):
-    """Reads texts, and places candidates in the anchor space."""
-
-    modality = "text"
-
-    async def embed(self, texts: tuple[str, ...]) -> Matrix:
-        return await self._run(cast("Sentences", self._encoder).embed, texts)
-
-
-class AudioModalityProcessor(_Processor):
-    """Reads speech: Samples."""
-
-    modality = "audio"
-
-
-class VisionModalityProcessor(_Processor):
-    """Reads pictures: Pixels."""
-
-    modality = "vision"
-
-
-class CodeModalityProcessor(_Processor):
-    """Reads code."""
-
-    modality = "code"
-
-
-PROCESSORS: tuple[type[_Processor], ...] = (
-    TextModalityProcessor,
-    AudioModalityProcessor,
-    VisionModalityProcessor,
-    CodeModalityProcessor,
-)
-
-
-class RemoteEncoder:
-    """The ports Encoder and CandidateEncoder over a deployment. Raises Unavailable where no replica answers."""
-
-    def __init__(self, handle: DeploymentHandle[Any], modality: str) -> None:
-        self._handle, self._modality = handle, modality
-
-    async def encode(self, content: Any, candidates: tuple[str, ...]) -> Reading:
-        return cast(Reading, await self._ask("encode", content, candidates))
-
-    async def embed(self, texts: tuple[str, ...]) -> Matrix:
-        return cast(Matrix, await self._ask("embed", texts))
-
-    async def _ask(self, method: str, *arguments: Any) -> Any:
-        response = getattr(self._handle, method).remote(*arguments)
-        try:
-            return await response
-        except asyncio.CancelledError:
-            response.cancel()  # nobody waits for it any more: it leaves the replica's queue
-            raise
-        except RayTaskError as error:
-            raise error.cause from error
-        except (RayError, RayServeException) as error:
-            raise Unavailable(f"the {self._modality} encoder does not answer ({type(error).__name__})") from error
-
-
-class NoEncoder:
-    """Stands where the pack has no encoder for a modality."""
-
-    def __init__(self, pack: str, modality: str) -> None:
-        self._problem = f"the pack {pack} has no {modality} encoder"
-
-    async def encode(self, content: Any, candidates: tuple[str, ...]) -> Reading:
-        raise Unavailable(self._problem)
+WARM_UP_TEXT = "ready"
 
 
 class LogObserver(Observer):
@@ -156,62 +44,72 @@ class LogObserver(Observer):
         self._log.warning("fusion stage late", request_id=request_id, stage=stage, limit_ms=limit_ms)
 
 
-class FusionEngine:
-    """Decodes what is given, asks the encoders, and fuses what came in time."""
+class ThreadDecoder:
+    """The port `Decoder` in threads, so that decoding does not hold up the event loop."""
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, handles: dict[str, DeploymentHandle[Any]]
-    ) -> None:
-        await self._open_ways(handles)
-        encoders: dict[str, Encoder] = {
-            modality: RemoteEncoder(handles[modality], modality)
-            if modality in handles
-            else NoEncoder(settings.pack, modality)
-            for modality in MODALITIES
-        }
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(DECODER_THREADS, thread_name_prefix="decoder")
+
+    async def decode(self, modality: str, item: Item) -> Any:
+        if isinstance(item, str):
+            return item
+        decoder: Any = {"vision": decode_image, "audio": decode_audio}[modality]
+        return await asyncio.get_running_loop().run_in_executor(self._pool, decoder, item)
+
+
+class Nothing:
+    """Remembers nothing."""
+
+    async def index(self, name: str) -> Searchable:
+        raise NotFound("index", name)
+
+    async def head(self, name: str) -> Classifier:
+        raise NotFound("head", name)
+
+    async def remembered(self, session: str) -> Remembered:
+        raise NotFound("session", session)
+
+    async def note(self, session: str, turn: Turn) -> None:
+        pass
+
+
+class FusionEngine:
+    """Decodes what is given, has it read, and fuses what came in time."""
+
+    async def __init__(self, settings: Settings, encoders: Encoders) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._encoders = encoders
+        nothing = Nothing()
         self._engine = Engine(
             encoders,
-            RemoteEncoder(handles["text"], "text"),
+            ThreadDecoder(),
             load_calibration(settings.pack),
+            nothing,
+            nothing,
+            nothing,
             limit_ms=settings.fusion_max_processing_time_ms,
             threshold=settings.fusion_confidence_threshold,
-            pool=ThreadPoolExecutor(DECODER_THREADS, thread_name_prefix="decoder"),
             observer=LogObserver(),
         )
+        await self._open_ways(MODALITIES)
 
-    async def _open_ways(self, handles: dict[str, DeploymentHandle[Any]]) -> None:
-        """The first call to a deployment finds its replicas and connects: before the first request, not during it."""
-        calls = [
-            handle.encode.remote(WARM_UP[modality], ("ready", "not ready")) for modality, handle in handles.items()
-        ]
-        await asyncio.gather(*calls)
+    async def _open_ways(self, modalities: Sequence[str]) -> None:
+        """The first question for a module's routes takes longer: before the first request, not during it."""
+        await asyncio.gather(*(self._encoders.versions([modality]) for modality in modalities))
 
     async def process(self, request: MultimodalInput) -> FusionResult:
-        """One answer. Raises InvalidInput, TooLarge, DeadlineExceeded or Unavailable."""
+        """One answer. Raises what Engine.process raises."""
         return await self._engine.process(request, uuid.uuid4().hex)
 
 
-def build_application(settings: Settings) -> serve.Application:
-    """The application, to be run under the name "fusion" and without a route: the gateway calls it by its handle.
-
-    Checks the pack first, so that a damaged one is an error here and not in a replica. Raises CorruptData, NotFound.
-    """
-    pack = load_pack(settings.pack, settings.cache_dir)
-    handles = {
-        processor.modality: _deployed(processor, ENCODER_CPUS, ENCODER_ONGOING).bind(settings)
-        for processor in PROCESSORS
-        if processor.modality in pack.modalities
-    }
-    return _deployed(FusionEngine, ENGINE_CPUS, ENGINE_ONGOING).bind(settings, handles)
-
-
-def _deployed(kind: type[Any], cpus: float, ongoing: int) -> serve.Deployment:
+def build_application(settings: Settings, encoders: Encoders) -> serve.Application:
+    """The application, to be run under the name "fusion" and without a route: the gateway calls it by its handle."""
+    # The class stays plain and is wrapped here: so Serve refers to it by name instead of shipping its code, and
+    # deploying the same again changes nothing.
     options = serve.deployment(
-        name=kind.__name__,
+        name=FusionEngine.__name__,
         num_replicas=1,
-        max_ongoing_requests=ongoing,
-        ray_actor_options={"num_cpus": cpus},
-        # An encoder is loaded in seconds; a replica that is asked to go finishes what it has begun.
+        max_ongoing_requests=ENGINE_ONGOING,
+        ray_actor_options={"num_cpus": ENGINE_CPUS},
         graceful_shutdown_timeout_s=5,
     )
-    return options(kind)
+    return options(FusionEngine).bind(settings, encoders)

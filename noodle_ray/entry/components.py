@@ -16,7 +16,9 @@ from noodle_ray.actors.gateway import gateway_application
 from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
+from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.actors.service_directory import ServiceDirectory
+from noodle_ray.entry.encoders import encoder_port, start_encoders
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.fusion_models.deployments import build_application
 from noodle_ray.services.directory import Registration
@@ -55,7 +57,9 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
     Raises Conflict where others' applications run on this cluster's Serve (its one HTTP side is theirs), and
     Unavailable with what Serve says where it does not start.
     """
-    if others := sorted(serve.status().applications.keys() - OURS):
+    if others := sorted(
+        name for name in serve.status().applications if name not in OURS and not name.startswith(PREFIX)
+    ):
         raise Conflict(f"Ray Serve runs other applications here ({', '.join(others)}), whose HTTP side it cannot share")
     with _clear_failures("the gateway"):
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
@@ -64,7 +68,8 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
 
 def start_fusion(settings: Settings) -> None:
     """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData."""
-    application = build_application(settings)
+    start_encoders(settings)
+    application = build_application(settings, encoder_port())
     with _clear_failures("the fusion service"):
         serve.run(application, name=names.FUSION_APP, route_prefix=None)
 
@@ -102,7 +107,8 @@ def component_services(gateway_url: str) -> list[Registration]:
 
 def stop_components() -> int:
     """Takes our applications and actors off the cluster and leaves the rest alone. Gives how many actors ended."""
-    for application in sorted(OURS):
+    modules = [application for application in serve.status().applications if application.startswith(PREFIX)]
+    for application in sorted([*OURS, *modules]):
         serve.delete(application)
     if not serve.status().applications:
         serve.shutdown()  # type: ignore[no-untyped-call]
