@@ -56,9 +56,9 @@ def chosen_evidence(
     return Evidence(request.names(), faded(experts, _strength(readings)), calibration.subsets)
 
 
-def found_evidence(index: Searchable, readings: Mapping[str, Reading]) -> Evidence:
+def found_evidence(index: Searchable, request: MultimodalInput, readings: Mapping[str, Reading]) -> Evidence:
     """For what an index holds."""
-    experts = index.rule.experts(index.search(readings))
+    experts = index.rule.experts(index.search(request, readings))
     return Evidence(index.names, faded(experts, _strength(readings)), index.rule.subsets, index)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.items import Item
 from noodle_ray.fusion.reading import Matrix, Reading
 from noodle_ray.fusion.remembered import Remembered, Turn
@@ -65,8 +66,11 @@ class Searchable(Protocol):
 
     def meta(self, position: int) -> dict[str, Any]: ...
 
-    def search(self, readings: Mapping[str, Reading]) -> dict[str, Scores]:
-        """By source, a score for each entry. Raises InvalidInput for readings of another space."""
+    def search(self, request: MultimodalInput, readings: Mapping[str, Reading]) -> dict[str, Scores]:
+        """By source, a score for each entry, of what was read of the request (and remembered before it).
+
+        Raises InvalidInput for readings of another space, Conflict where the index is empty.
+        """
         ...
 
 
