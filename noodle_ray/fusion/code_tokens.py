@@ -19,8 +19,9 @@ import numpy.typing as npt
 Terms = npt.NDArray[np.uint64]
 """(terms,): what is counted, each as a 64-bit hash of what it stands for; the same in every process."""
 
-WINDOWS = (2, 3, 4, 5, 6)
-"""Lengths of the windows of tokens whose shapes are compared."""
+SHAPE_WINDOWS = (2, 3, 5, 8, 12)
+OUTLINE_WINDOWS = (1, 2, 3, 4, 6, 9, 14)
+"""Lengths of the windows of tokens whose shapes are compared: the longest find what is in one place only."""
 
 NAME, NUMBER, STRING, COMMENT, OPERATOR, LINE = "name", "number", "string", "comment", "operator", "line"
 # A string is at most so long, and ends on its line: without the bound, text full of quotes would take quadratic time.
@@ -38,8 +39,7 @@ _NAME = re.compile(r"[^\W_]+")
 # Between aB, ABc, a1 and 1a.
 _SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?=\D)|(?<=\D)(?=\d)")
 
-FIXED = frozenset(
-    """
+_FIXED = """
     False None True and as assert async await break class continue def del elif else except finally for from global if
     import in is lambda nonlocal not or pass raise return try while with yield match case self cls
     abs all any bool bytearray bytes callable chr dict dir divmod enumerate filter float format frozenset getattr
@@ -49,8 +49,8 @@ FIXED = frozenset(
     StopIteration ImportError AssertionError NotImplemented
     function const let var new null true false undefined this switch default do void static public private protected
     struct enum interface extends implements throw throws catch package fn mut impl pub use mod func defer nil
-    """.split()
-)
+"""
+FIXED = frozenset(_FIXED.split())
 """Names that nobody renames: keywords, and what Python and its habits define."""
 
 
@@ -120,32 +120,60 @@ def literal_terms(code: str) -> Terms:
     return np.concatenate([single, _chained([single[:-1], single[1:]])]) if len(single) > 1 else single
 
 
-def shape_terms(code: str, windows: Sequence[int] = WINDOWS) -> Terms:
-    """The shapes of all windows of these lengths: keywords, operators and literals as spelt, names by their repetition.
+def shape_terms(code: str) -> Terms:
+    """The shapes of all windows of SHAPE_WINDOWS tokens; every name but FIXED is masked.
 
-    A name counts as new in its window, or as the one so many tokens before.
+    A masked name counts as new in its window, or as the one that stands so many tokens before.
     """
+    tokens = _without_comments(code)
+    return _shapes(tokens, [is_renameable(token) for token in tokens], SHAPE_WINDOWS)
+
+
+def outline_terms(code: str) -> Terms:
+    """As shape_terms over OUTLINE_WINDOWS, with attributes and what is called as spelt: variables alone are masked."""
+    tokens = _without_comments(code)
+    before, after = [None, *tokens[:-1]], [*tokens[1:], None]
+    masked = [
+        is_renameable(token) and not _is_dot(left) and not _is_bracket(right)
+        for left, token, right in zip(before, tokens, after, strict=True)
+    ]
+    return _shapes(tokens, masked, OUTLINE_WINDOWS)
+
+
+def _is_dot(token: Token | None) -> bool:
+    return token is not None and token.text == "."
+
+
+def _is_bracket(token: Token | None) -> bool:
+    return token is not None and token.text == "("
+
+
+def _without_comments(code: str) -> list[Token]:
     tokens = [token for token in tokens_of(code) if token.kind != COMMENT]
-    if tokens and tokens[-1].kind == LINE:
+    while tokens and tokens[-1].kind == LINE:
         tokens.pop()
-    spelt = terms_of([_spelling(token) for token in tokens])
-    back = _distances(tokens)
-    rows = [_window_shapes(spelt, back, length) for length in windows if length <= len(tokens)]
-    return np.concatenate(rows) if rows else spelt
+    return tokens
 
 
-def _spelling(token: Token) -> str:
-    return "\n" if token.kind == LINE else "" if is_renameable(token) else token.text
+def _shapes(tokens: Sequence[Token], is_masked: Sequence[bool], windows: Sequence[int]) -> Terms:
+    if not tokens:
+        return np.zeros(0, np.uint64)
+    spelling = ["\n" if token.kind == LINE else token.text for token in tokens]
+    spelt = terms_of(["" if hidden else text for text, hidden in zip(spelling, is_masked, strict=True)])
+    back = _distances(spelling, is_masked)
+    return np.concatenate(
+        [_window_shapes(spelt, back, length) for length in windows if length <= len(tokens)] or [spelt]
+    )
 
 
-def _distances(tokens: Sequence[Token]) -> npt.NDArray[np.int64]:
-    """How many tokens before the same name stood last; -1 for what is no name, 0 for a name's first occurrence."""
+def _distances(spelling: Sequence[str], is_masked: Sequence[bool]) -> npt.NDArray[np.int64]:
+    """How many tokens before the same masked name stood last, 0 at its first occurrence; -1 for what is not masked."""
     last: dict[str, int] = {}
-    result = np.full(len(tokens), -1, np.int64)
-    for position, token in enumerate(tokens):
-        if is_renameable(token):
-            result[position] = position - last.get(token.text, position)
-            last[token.text] = position
+    result = np.full(len(spelling), -1, np.int64)
+    for position, (text, hidden) in enumerate(zip(spelling, is_masked, strict=True)):
+        if hidden:
+            result[position] = position - last.get(text, position)
+            last[text] = position
     return result
 
 
@@ -168,7 +196,7 @@ def _hash(word: str) -> int:
     return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-_BACK = np.array([_hash(f"\0{distance}") for distance in range(max(WINDOWS) + 1)], np.uint64)
+_BACK = np.array([_hash(f"\0{distance}") for distance in range(max(*SHAPE_WINDOWS, *OUTLINE_WINDOWS) + 1)], np.uint64)
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 

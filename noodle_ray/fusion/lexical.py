@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noodle_ray.fusion.code_tokens import Terms
+from noodle_ray.fusion.growing import Growing
 
 Slots = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -73,6 +74,9 @@ class Segment:
         return np.repeat(known, lengths), postings
 
 
+EMPTY = Segment(np.zeros(0, np.uint64), np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
 @dataclass(frozen=True, slots=True)
 class Weighting:
     """BM25's two parameters. k1: how much a repetition counts; b: how much a long document is held against it."""
@@ -89,13 +93,12 @@ class Postings:
 
     def __init__(self) -> None:
         self._segments: list[Segment] = []
-        self._lengths = np.zeros(0)
+        self._lengths = Growing(np.float64)
 
     def append(self, documents: Sequence[Document], alive: Mask) -> None:
         """Adds documents in the next slots. alive: (slots before this,), which of them are still there."""
-        first = len(self._lengths)
-        lengths = [document.length for document in documents]
-        self._lengths = np.append(self._lengths, lengths)
+        first = len(self._lengths.rows)
+        self._lengths.append([document.length for document in documents])
         slots = np.repeat(np.arange(first, first + len(documents)), [len(document.terms) for document in documents])
         terms = np.concatenate([document.terms for document in documents])
         counts = np.concatenate([document.counts for document in documents])
@@ -106,21 +109,36 @@ class Postings:
         """Forgets the slots that are not alive, and numbers the others anew without gaps."""
         places = np.cumsum(alive) - 1
         self._segments = [_moved(_merged([segment], alive), places) for segment in self._segments]
-        self._lengths = self._lengths[alive]
+        self._lengths.keep(alive)
+
+    def gathered(self, alive: Mask) -> tuple[Segment, Floats]:
+        """All that is alive in one segment, slots without gaps, and the documents' lengths: what is saved."""
+        whole = _moved(_merged(self._segments, alive), np.cumsum(alive) - 1)
+        return whole, self._lengths.rows[alive]
+
+    @classmethod
+    def of(cls, whole: Segment, lengths: Floats) -> Postings:
+        """From what `gathered` gave."""
+        postings = cls()
+        postings._segments.append(whole)
+        postings._lengths.append(lengths)
+        return postings
 
     def scores(self, query: Document, weighting: Weighting, alive: Mask) -> Floats:
         """(slots,): BM25 of each document, 0 where it shares no term or is not alive."""
-        found = [self._found(segment, query.terms, alive) for segment in self._segments]
-        which = np.concatenate([row[0] for row in found]) if found else np.zeros(0, np.int64)
-        slots = np.concatenate([row[1] for row in found]) if found else np.zeros(0, np.int64)
-        counts = np.concatenate([row[2] for row in found]) if found else np.zeros(0)
+        found = [self._found(segment, query.terms, alive) for segment in (*self._segments, EMPTY)]
+        which = np.concatenate([row[0] for row in found])
+        slots = np.concatenate([row[1] for row in found])
+        counts = np.concatenate([row[2] for row in found])
         documents = int(alive.sum())
         frequency = np.bincount(which, minlength=len(query.terms))
         rarity = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
-        mean = max(float(self._lengths[alive].sum()) / max(documents, 1), 1e-9)
-        size = 1.0 - weighting.b + weighting.b * self._lengths[slots] / mean
+        lengths = self._lengths.rows
+        mean = max(float(lengths[alive].sum()) / max(documents, 1), 1e-9)
+        size = 1.0 - weighting.b + weighting.b * lengths[slots] / mean
         gains = (query.counts * rarity)[which] * counts * (weighting.k1 + 1.0) / (counts + weighting.k1 * size)
-        return np.bincount(slots, gains, minlength=len(alive))
+        total: Floats = np.bincount(slots, gains, minlength=len(alive))
+        return total
 
     def _found(self, segment: Segment, terms: Terms, alive: Mask) -> tuple[Slots, Slots, Floats]:
         which, postings = segment.find(terms)
@@ -135,8 +153,10 @@ class Postings:
 
 
 def _merged(segments: Sequence[Segment], alive: Mask) -> Segment:
-    rows = [segment.spread() for segment in segments]
-    terms, slots, counts = (np.concatenate([row[column] for row in rows]) for column in range(3))
+    rows = [segment.spread() for segment in (*segments, EMPTY)]
+    terms = np.concatenate([row[0] for row in rows])
+    slots = np.concatenate([row[1] for row in rows])
+    counts = np.concatenate([row[2] for row in rows])
     kept = alive[slots]
     return Segment.of(terms[kept], slots[kept], counts[kept])
 

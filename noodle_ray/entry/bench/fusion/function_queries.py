@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
@@ -60,24 +61,49 @@ def body_lines(code: str) -> list[str]:
     return lines or code.splitlines()
 
 
-def three_lines(target: Target) -> str | None:
-    """Three lines that follow each other, two of them telling at least, from a place drawn for the function."""
+def windows_of(target: Target) -> list[str]:
+    """Every three lines that follow each other, two of them telling at least."""
     lines = body_lines(target.code)
     windows = [lines[start : start + 3] for start in range(len(lines) - 2)]
-    telling = [window for window in windows if sum(map(is_telling, window)) >= 2]
-    return "\n".join(_draw(target).choice(telling)) if telling else None
+    return ["\n".join(window) for window in windows if sum(map(is_telling, window)) >= 2]
+
+
+def common_forms(functions: Sequence[Target]) -> frozenset[str]:
+    """The forms of three lines that more than one function has: nobody can tell whose they are."""
+    counts = Counter(form for target in functions for form in {form_of(window) for window in windows_of(target)})
+    return frozenset(form for form, count in counts.items() if count > 1)
+
+
+def three_lines(target: Target, left_out: Collection[str] = ()) -> str | None:
+    """Three lines, from a place drawn for the function; those whose form is in `left_out` are not taken."""
+    windows = [window for window in windows_of(target) if form_of(window) not in left_out]
+    return _draw(target).choice(windows) if windows else None
 
 
 def one_line(target: Target) -> str | None:
-    """One telling line, drawn for the function."""
+    """One telling line, drawn for the function. Other functions may have it, too."""
     telling = [line for line in body_lines(target.code) if is_telling(line)]
     return _draw(target).choice(telling) if telling else None
 
 
-def with_a_gap(target: Target) -> str | None:
-    """Three lines as in three_lines, the middle one left out."""
-    lines = (three_lines(target) or "").splitlines()
+def with_a_gap(fragment: str | None) -> str | None:
+    """Three lines without the middle one."""
+    lines = (fragment or "").splitlines()
     return "\n".join([lines[0], lines[2]]) if lines else None
+
+
+def form_of(fragment: str) -> str:
+    """The fragment with numbers for its names: equal for fragments that differ by renaming alone."""
+    numbers: dict[str, str] = {}
+    spelt = []
+    for token in tokens_of(fragment):
+        if token.kind == LINE:
+            spelt.append("\n")
+        elif is_renameable(token):
+            spelt.append(numbers.setdefault(token.text, f"${len(numbers)}"))
+        elif token.kind != COMMENT:
+            spelt.append(token.text)
+    return " ".join(spelt)
 
 
 def is_telling(line: str) -> bool:
@@ -91,15 +117,15 @@ def _draw(target: Target) -> Random:
     return Random(_number(f"{SEED}/{target.key}"))  # noqa: S311 (no secret)
 
 
-def renamed(target: Target, fragment: str, names: Sequence[str], vocabulary: Sequence[str]) -> str:
+def renamed(target: Target, fragment: str, names: Collection[str], vocabulary: Sequence[str]) -> str:
     """The fragment with other names for those of `names`, the same wherever one occurs.
 
-    The new ones are drawn from `vocabulary`, real names of other functions: they mislead whoever goes by names.
+    The new ones are drawn from `vocabulary`, real names of other functions: they mislead whoever goes by names. What
+    stands behind a dot is an attribute and stays.
     """
-    draw = _draw(target)
     old = sorted({token.text for token in tokens_of(fragment)} & set(names))
-    free = [name for name in draw.sample(vocabulary, min(len(vocabulary), 2 * len(old) + 8)) if name not in old]
-    new = dict(zip(old, free, strict=False))
+    drawn = _draw(target).sample(vocabulary, min(len(vocabulary), 2 * len(old) + 8))
+    new = dict(zip(old, [name for name in drawn if name not in old], strict=False))
     return "".join(_replaced(fragment, new))
 
 
@@ -115,7 +141,10 @@ def _replaced(fragment: str, new: Mapping[str, str]) -> Iterator[str]:
 
 def variables_of(code: str) -> list[str]:
     """What a renaming of variables may change: parameters and what is assigned, imported or defined inside."""
-    tree = ast.parse(code)
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:  # an inner block held nothing but the docstring
+        return sorted({token.text for token in tokens_of(code) if is_renameable(token)})
     found = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     found |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     found |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name}
