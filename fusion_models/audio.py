@@ -15,7 +15,7 @@ from noodle_ray.errors import shorten
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples
 from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion_models.pretrained import from_pretrained
-from noodle_ray.fusion_models.quantised import with_int8_linears
+from noodle_ray.fusion_models.quantised import INT8
 from noodle_ray.fusion_models.text import Sentences
 from noodle_ray.fusion_models.whisper import Memory, Transcript, Whisper
 
@@ -24,13 +24,13 @@ SCORED_TOKENS = 120
 REMEMBERED_SILENCES = 4096
 
 
-def load_whisper(source: Any, int8: bool = True, **where: Any) -> Whisper:
-    """A Whisper model from a directory or a hub id. `int8`: 8-bit linear layers, three times as fast here."""
+def load_whisper(source: Any, precision: str = INT8, device: str = "cpu", **where: Any) -> Whisper:
+    """A Whisper model from a directory or a hub id, in a precision of PRECISIONS, on a device as torch names it."""
     model = from_pretrained("WhisperForConditionalGeneration", source, dtype=torch.float32, **where).eval()
     tokenizer = from_pretrained("AutoTokenizer", source, **where)
     generation = from_pretrained("GenerationConfig", source, **where)
     with torch.inference_mode():
-        return Whisper(with_int8_linears(model) if int8 else model, tokenizer, generation)
+        return Whisper(model, tokenizer, generation, precision, device)
 
 
 class SpeechEncoder:
