@@ -15,8 +15,9 @@ from noodle_ray.fusion.ports import Placed
 from noodle_ray.fusion.reading import Reading
 from noodle_ray.modules.call_route import CallTarget
 
+FIRST_LOOK_UP_S = 10.0
 LOOK_UP_S = 0.05
-"""How long a request waits to hear where a modality is read now."""
+"""How long a request waits to hear where a modality is read now: the first time, and when that was known before."""
 
 
 class ModuleEncoders:
@@ -28,6 +29,7 @@ class ModuleEncoders:
     def __init__(self, module_of: Callable[[str], str]) -> None:
         self._module_of = module_of
         self._caller: ModuleCaller | None = None
+        self._seen: set[str] = set()
 
     async def versions(self, modalities: Sequence[str]) -> dict[str, str]:
         found = await asyncio.gather(*map(self._version, modalities))
@@ -35,10 +37,12 @@ class ModuleEncoders:
 
     async def _version(self, modality: str) -> str:
         try:
-            async with asyncio.timeout(LOOK_UP_S):
-                return await self._calls().version(self._module_of(modality))
+            async with asyncio.timeout(LOOK_UP_S if modality in self._seen else FIRST_LOOK_UP_S):
+                version = await self._calls().version(self._module_of(modality))
         except (NoodleError, TimeoutError):  # not loaded, or between two hosts: this answer does without it
             return ""
+        self._seen.add(modality)
+        return version
 
     async def read(
         self, modality: str, version: str, items: Sequence[Any], texts: tuple[str, ...], within_s: float
