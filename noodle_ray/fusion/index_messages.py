@@ -78,7 +78,7 @@ class KnownQuery(Given):
 class NewIndex(Model):
     """What kind of index it is to be."""
 
-    kind: Name = "dense"
+    kind: Name = "hybrid"
 
 
 class NewEntries(Model):
@@ -101,7 +101,10 @@ class KnownQueries(Model):
 
 
 class IndexInfo(Model):
-    """An index: its kind, how many entries it has, which version of it that is, and how its rule was fitted."""
+    """An index: its kind, how many entries it has, which version of it that is, and how its rule was fitted.
+
+    damage: why it cannot be read, where it cannot. It can still be dropped.
+    """
 
     name: str
     kind: str
@@ -109,16 +112,18 @@ class IndexInfo(Model):
     version: str = ""
     space: str = ""
     fitted: dict[str, Any] = Field(default_factory=dict)
+    damage: str = ""
 
 
 class HeadInfo(Model):
-    """A trained head: what it tells apart, by which senses, and its model card."""
+    """A trained head: what it tells apart, by which senses, and its model card. damage: why it cannot be read."""
 
     name: str
     labels: tuple[str, ...]
     modalities: tuple[str, ...] = ()
     version: str = ""
     card: dict[str, Any] = Field(default_factory=dict)
+    damage: str = ""
 
 
 class OpenedSession(Model):

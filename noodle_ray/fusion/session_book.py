@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from noodle_ray.errors import LimitReached, NotFound
+from noodle_ray.errors import CorruptData, LimitReached, NotFound
 from noodle_ray.fusion.context import EnhancedContext, MemoryLimits
 from noodle_ray.fusion.remembered import Remembered, Turn
 from noodle_ray.settings import Settings
@@ -84,10 +84,15 @@ class SessionBook:
             del self._sessions[key]
         return [Delete(SESSIONS, key) for key in gone]
 
-    def recover(self, rows: Mapping[str, Document]) -> None:
-        """Takes in what was kept. Raises CorruptData."""
+    def recover(self, rows: Mapping[str, Document]) -> dict[str, CorruptData]:
+        """Takes in what was kept, and tells of each row that cannot be read: one is no reason to forget the others."""
+        damaged = {}
         for key, document in rows.items():
-            self._sessions[key] = EnhancedContext.from_json(document, self._limits.memory)
+            try:
+                self._sessions[key] = EnhancedContext.from_json(document, self._limits.memory)
+            except CorruptData as error:
+                damaged[key] = error
+        return damaged
 
     def _live(self, session: str, now: float) -> EnhancedContext:
         context = self._sessions.get(_key(session))
