@@ -21,10 +21,7 @@ LOOK_UP_S = 0.05
 
 
 class ModuleEncoders:
-    """The port `Encoders` over loaded modules. `module_of` names the module that reads a modality.
-
-    Made anywhere, and connected by the first use: so it can be sent to where it is needed.
-    """
+    """The port `Encoders` over loaded modules. `module_of` names the module that reads a modality."""
 
     def __init__(self, module_of: Callable[[str], str]) -> None:
         self._module_of = module_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -76,8 +76,11 @@ class Nothing:
 class FusionEngine:
     """Decodes what is given, has it read, and fuses what came in time."""
 
-    async def __init__(self, settings: Settings, encoders: Encoders) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._encoders = encoders
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings: Settings, connect: Callable[[], Encoders]
+    ) -> None:
+        """`connect` makes the way to the encoders here: Serve pickles its arguments, again when they have been used."""
+        encoders = self._encoders = connect()
         nothing = Nothing()
         self._engine = Engine(
             encoders,
@@ -101,7 +104,7 @@ class FusionEngine:
         return await self._engine.process(request, uuid.uuid4().hex)
 
 
-def build_application(settings: Settings, encoders: Encoders) -> serve.Application:
+def build_application(settings: Settings, connect: Callable[[], Encoders]) -> serve.Application:
     """The application, to be run under the name "fusion" and without a route: the gateway calls it by its handle."""
     # The class stays plain and is wrapped here: so Serve refers to it by name instead of shipping its code, and
     # deploying the same again changes nothing.
@@ -112,4 +115,4 @@ def build_application(settings: Settings, encoders: Encoders) -> serve.Applicati
         ray_actor_options={"num_cpus": ENGINE_CPUS},
         graceful_shutdown_timeout_s=5,
     )
-    return options(FusionEngine).bind(settings, encoders)
+    return options(FusionEngine).bind(settings, connect)

@@ -18,7 +18,7 @@ from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.actors.service_directory import ServiceDirectory
-from noodle_ray.entry.encoders import encoder_port, start_encoders
+from noodle_ray.entry.encoders import connect_encoders, start_encoders
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.fusion_models.deployments import build_application
 from noodle_ray.services.directory import Registration
@@ -69,7 +69,7 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
 def start_fusion(settings: Settings) -> None:
     """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData."""
     start_encoders(settings)
-    application = build_application(settings, encoder_port())
+    application = build_application(settings, connect_encoders)
     with _clear_failures("the fusion service"):
         serve.run(application, name=names.FUSION_APP, route_prefix=None)
 

@@ -20,8 +20,8 @@ from noodle_ray.settings import Settings
 FIRST = "1.0.0"
 
 
-def encoder_port() -> ModuleEncoders:
-    """The engine's way to the encoders."""
+def connect_encoders() -> ModuleEncoders:
+    """The engine's way to the encoders; to be called where the engine is."""
     return ModuleEncoders(module_name)
 
 
