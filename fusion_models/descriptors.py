@@ -6,6 +6,8 @@ when in a clip which sound was heard.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -39,7 +41,7 @@ def segment_means(rows: npt.NDArray[np.float32], segments: int = SEGMENTS) -> Ve
     A clip with fewer rows than segments repeats its rows.
     """
     edges = np.linspace(0, len(rows), segments + 1)
-    means = [rows[int(start) : max(int(np.ceil(end)), int(start) + 1)].mean(0) for start, end in zip(edges, edges[1:])]
+    means = [rows[int(start) : max(int(np.ceil(end)), int(start) + 1)].mean(0) for start, end in pairwise(edges)]
     return np.concatenate(means).astype(np.float32)
 
 

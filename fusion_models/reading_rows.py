@@ -68,7 +68,9 @@ def _recalled(path: Path) -> Reading | None:
             facts = file.metadata()
     except (OSError, SafetensorError):  # never read, or the file is damaged: then it is read again
         return None
-    return Reading(facts["encoder"], "", float(facts["certainty"]), parts.get("embedding"), features=parts.get("features"))
+    return Reading(
+        facts["encoder"], "", float(facts["certainty"]), parts.get("embedding"), features=parts.get("features")
+    )
 
 
 def _remember(path: Path, reading: Reading) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from noodle_ray.fusion.head import Head
+from noodle_ray.fusion.head import Head, Named
 from noodle_ray.fusion.head_card import card_of
 from noodle_ray.fusion.training_rows import PARTS, divide, read_rows
 from noodle_ray.fusion_models.packs import load_pack
@@ -35,8 +35,9 @@ def teach(
 ) -> Head:
     """Trains a head on the rows and saves it, with its card, in the state directory.
 
-    Raises InvalidInput that lists what is wrong with the rows.
+    Raises InvalidInput for a name that is none, or that lists what is wrong with the rows.
     """
+    Named(name=name)
     progress(f"checking {rows}")
     examples = read_rows(rows)
     parts = divide(examples, seed)

@@ -28,6 +28,12 @@ PARTS: tuple[Part, ...] = ("features", "embedding")
 AGAIN = "train it again with `noodle fusion train`"
 
 
+class Named(Model):
+    """The name alone, to be checked before hours of work."""
+
+    name: HeadName
+
+
 class HeadSource(Model):
     """What one source of a head looks at: the parts of a reading, joined, of one version of an encoder."""
 
@@ -36,10 +42,9 @@ class HeadSource(Model):
     width: Annotated[int, Field(gt=0)]
 
 
-class HeadDescription(Model):
+class HeadDescription(Named):
     """Everything of a head but its weights. `trained` documents data, split, seed and figures."""
 
-    name: HeadName
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     sources: Annotated[dict[str, HeadSource], Field(min_length=1)]
     rule: Rule

@@ -155,9 +155,7 @@ def divide(examples: Sequence[Example], seed: int) -> dict[Part, list[Example]]:
     if not named:
         return _drawn(examples, seed)
     _refuse([Fault(f"line {example.line}", "has no split, others have") for example in examples if not example.split])
-    parts: dict[Part, list[Example]] = {
-        part: [example for example in named if example.split == part] for part in PARTS
-    }
+    parts: dict[Part, list[Example]] = {part: [example for example in named if example.split == part] for part in PARTS}
     _refuse(list(_part_faults(parts)))
     return parts
 
@@ -173,7 +171,9 @@ def _class_faults(examples: Sequence[Example]) -> Iterator[Fault]:
     labels: dict[str, str] = {}
     for example in examples:
         if labels.setdefault(example.unit, example.label) != example.label:
-            yield Fault(f"line {example.line}", f"says the same as (or has the group of) one of {labels[example.unit]!r}")
+            yield Fault(
+                f"line {example.line}", f"says the same as (or has the group of) one of {labels[example.unit]!r}"
+            )
 
 
 def _part_faults(parts: Mapping[Part, Sequence[Example]]) -> Iterator[Fault]:
@@ -186,7 +186,9 @@ def _part_faults(parts: Mapping[Part, Sequence[Example]]) -> Iterator[Fault]:
     for part in PARTS:
         for example in parts[part]:
             if homes.setdefault(example.unit, part) != part:
-                yield Fault(f"line {example.line}", f"is in {part!r}; the same (or its group) is in {homes[example.unit]!r}")
+                yield Fault(
+                    f"line {example.line}", f"is in {part!r}; the same (or its group) is in {homes[example.unit]!r}"
+                )
 
 
 def _drawn(examples: Sequence[Example], seed: int) -> dict[Part, list[Example]]:
@@ -198,9 +200,7 @@ def _drawn(examples: Sequence[Example], seed: int) -> dict[Part, list[Example]]:
         ordered = sorted(units, key=lambda unit: in_draw(seed, unit))
         held = {part: max(1, round(share * len(ordered))) for part, share in SHARES.items()}
         for index, unit in enumerate(ordered):
-            home[unit] = (
-                "test" if index < held["test"] else "validation" if index < sum(held.values()) else "fit"
-            )
+            home[unit] = "test" if index < held["test"] else "validation" if index < sum(held.values()) else "fit"
     return {part: [example for example in examples if home[example.unit] == part] for part in PARTS}
 
 

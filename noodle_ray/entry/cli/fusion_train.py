@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from noodle_ray.entry.cli.output import AsJson, console, print_json, print_table
+from noodle_ray.entry.cli.output import AsJson, print_json, print_table, say
 from noodle_ray.entry.cli.progress import shown_count, shown_progress
 from noodle_ray.errors import InvalidInput
 from noodle_ray.fusion.head import Head, HeadDescription, known_heads
@@ -38,9 +38,7 @@ def train(
     assert rows is not None
     from noodle_ray.entry.teaching import teach
 
-    with shown_progress() as progress:
-        progress(f"training {name}")
-    head = teach(rows, name, read_settings(), split_seed, _say, shown_count)
+    head = teach(rows, name, read_settings(), split_seed, say, shown_count)
     _show(head.description, json)
 
 
@@ -64,17 +62,11 @@ def _rebuild(name: str) -> None:
         rebuild(name, read_settings().cache_dir, progress)
 
 
-def _say(line: str) -> None:
-    with shown_progress() as progress:
-        progress(line)
-
-
 def _show(head: HeadDescription, json: bool) -> None:
     if json:
         print_json(head)
         return
     print_table(f"Head {head.name}, on the test part", FIGURES, [_cells(*item) for item in _figures(head).items()])
-    console.print(f"ask with it: `noodle fuse … --head {head.name}`", highlight=False)
 
 
 def _cells(modalities: str, row: dict[str, Any]) -> list[str]:
