@@ -11,16 +11,19 @@ from typing import Any
 import structlog
 from ray import serve
 
-from noodle_ray.errors import NotFound
 from noodle_ray.fusion.calibration import load_calibration
 from noodle_ray.fusion.decoding import decode_audio, decode_image
 from noodle_ray.fusion.engine import Engine, Observer
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.items import Item
 from noodle_ray.fusion.modality import MODALITIES
-from noodle_ray.fusion.ports import Classifier, Encoders, Searchable
-from noodle_ray.fusion.remembered import Remembered, Turn
+from noodle_ray.fusion.ports import Encoders
 from noodle_ray.fusion.result import FusionResult
+from noodle_ray.fusion_models.keeper_ports import (
+    KeptHeadsPort,
+    KeptReadingsPort,
+    KeptSessionsPort,
+)
 from noodle_ray.settings import Settings
 
 ENGINE_CPUS = 0.1
@@ -57,22 +60,6 @@ class ThreadDecoder:
         return await asyncio.get_running_loop().run_in_executor(self._pool, decoder, item)
 
 
-class Nothing:
-    """Remembers nothing."""
-
-    async def index(self, name: str) -> Searchable:
-        raise NotFound("index", name)
-
-    async def head(self, name: str) -> Classifier:
-        raise NotFound("head", name)
-
-    async def remembered(self, session: str) -> Remembered:
-        raise NotFound("session", session)
-
-    async def note(self, session: str, turn: Turn) -> None:
-        pass
-
-
 class FusionEngine:
     """Decodes what is given, has it read, and fuses what came in time."""
 
@@ -86,11 +73,12 @@ class FusionEngine:
             encoders,
             ThreadDecoder(),
             load_calibration(settings.pack),
-            nothing,
-            nothing,
-            nothing,
+            KeptSessionsPort(asked),
+            self._indexes,
+            KeptHeadsPort(asked),
             limit_ms=settings.fusion_max_processing_time_ms,
             threshold=settings.fusion_confidence_threshold,
+            shared=KeptReadingsPort(asked) if settings.fusion_cache_bytes else None,
             observer=LogObserver(),
         )
         await self._open_ways(MODALITIES)

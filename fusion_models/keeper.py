@@ -79,8 +79,11 @@ class FusionKeeper:
     async def index_entries(self, name: str) -> list[str]:
         return await self._indexes.names(name)
 
-    async def index_since(self, name: str, version: str) -> Sent | None:
-        return await self._indexes.since(name, version)
+    async def index_version(self, name: str) -> str:
+        return await self._indexes.version(name)
+
+    async def index_content(self, name: str) -> Sent:
+        return await self._indexes.content(name)
 
     async def create_index(self, name: str, kind: str) -> IndexInfo:
         return await self._indexes.create(name, kind)

@@ -118,20 +118,21 @@ class KeptIndexesPort:
         """The index as it is now; that of modules as the registry is, as far as there is time. Raises NotFound."""
         if name == MODULES:
             await self._refresh()
-        return await self._once(f"copy {name}", lambda: self._copied(name))
-
-    async def _copied(self, name: str) -> StoredIndex:
-        version, copy = self._copies.get(name, ("", None))
         try:
-            sent: Sent | None = await self._keeper.ask("index_since", name, version)
+            version: str = await self._keeper.ask("index_version", name)
         except NoodleError as error:
             if not isinstance(error, Unavailable):
                 self._copies.pop(name, None)
             raise
-        if sent is not None:
-            copy = await asyncio.to_thread(StoredIndex.from_bytes, sent.content, self._most)
-            self._copies[name] = (sent.version, copy)
-        assert copy is not None
+        known, copy = self._copies.get(name, ("", None))
+        if copy is not None and known == version:
+            return copy
+        return await self._once(f"{name} {version}", lambda: self._fetch(name))
+
+    async def _fetch(self, name: str) -> StoredIndex:
+        sent: Sent = await self._keeper.ask("index_content", name)
+        copy = await asyncio.to_thread(StoredIndex.from_bytes, sent.content, self._most)
+        self._copies[name] = (sent.version, copy)
         return copy
 
     async def add(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:

@@ -48,6 +48,7 @@ class KeptIndexes:
         self._catalogue = catalogue
         self._loaded: OrderedDict[str, StoredIndex] = OrderedDict()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._versions: dict[str, str] = {}
         self._revision, self._space = -1, ""
 
     async def all(self) -> list[IndexInfo]:
@@ -102,16 +103,18 @@ class KeptIndexes:
         """Also a damaged one."""
         self._refuse_modules(name)
         async with self._turns[name]:
-            self._loaded.pop(name, None)
+            self._forget(name)
             await asyncio.to_thread(self._files.delete, name)
 
-    async def since(self, name: str, version: str) -> Sent | None:
-        """The index, or None where `version` is what it is now."""
-        header = await asyncio.to_thread(self._files.head, name, HEADER_BYTES)
+    async def version(self, name: str) -> str:
+        """Which version of the index there is: asked for every request that names it."""
+        if name not in self._versions:
+            self._versions[name] = (await self.info(name)).version
+        return self._versions[name]
+
+    async def content(self, name: str) -> Sent:
+        content = await asyncio.to_thread(self._files.read, name)
         with self._naming(name):
-            if version_of(header) == version:
-                return None
-            content = await asyncio.to_thread(self._files.read, name)
             return Sent(version_of(content), content)
 
     # -- the index of modules
@@ -166,7 +169,7 @@ class KeptIndexes:
                 await asyncio.to_thread(change, index)
                 return await self._keep(index)
             except BaseException:
-                self._loaded.pop(name, None)  # the file is what counts
+                self._forget(name)  # the file is what counts
                 raise
 
     async def _load(self, name: str) -> StoredIndex:
@@ -181,7 +184,12 @@ class KeptIndexes:
         content = await asyncio.to_thread(index.to_bytes)
         await asyncio.to_thread(self._files.write, index.name, content)
         self._hold(index)
-        return index.info(version_of(content))
+        self._versions[index.name] = version_of(content)
+        return index.info(self._versions[index.name])
+
+    def _forget(self, name: str) -> None:
+        self._loaded.pop(name, None)
+        self._versions.pop(name, None)
 
     def _hold(self, index: StoredIndex) -> None:
         self._loaded[index.name] = index

@@ -96,7 +96,10 @@ def component_services(gateway_url: str) -> list[Registration]:
         names.NODE_MANAGER: (f"actor:{names.NODE_MANAGER}", ("nodes.read", "nodes.cordon", "resources.allocate")),
         names.MODULE_REGISTRY: (f"actor:{names.MODULE_REGISTRY}", ("modules.publish", "modules.load", "modules.call")),
         names.SERVICE_DIRECTORY: (f"actor:{names.SERVICE_DIRECTORY}", ("services.register", "services.find")),
-        names.FUSION_APP: (f"serve:{names.FUSION_APP}", ("fusion.embed", "fusion.choose")),
+        names.FUSION_APP: (
+            f"serve:{names.FUSION_APP}",
+            ("fusion.embed", "fusion.choose", "fusion.find", "fusion.classify"),
+        ),
         names.GATEWAY_APP: (gateway_url, ("http.api",)),
     }
     return [

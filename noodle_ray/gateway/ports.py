@@ -138,7 +138,7 @@ class Fusion(Protocol):
         """Raises InvalidInput and TooLarge for what cannot be read, Conflict, LimitReached."""
         ...
 
-    async def remove_from_index(self, name: str, names: Sequence[str]) -> IndexInfo:
+    async def remove_from_index(self, name: str, gone: Sequence[str]) -> IndexInfo:
         """Raises Conflict."""
         ...
 

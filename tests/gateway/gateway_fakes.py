@@ -299,9 +299,9 @@ class FakeFusion(Fake):
         self._entries(name).update({entry.name: entry for entry in entries})
         return self._info(name)
 
-    async def remove_from_index(self, name: str, names: Sequence[str]) -> IndexInfo:
-        await self._called("remove_from_index", name, names)
-        for entry in names:
+    async def remove_from_index(self, name: str, gone: Sequence[str]) -> IndexInfo:
+        await self._called("remove_from_index", name, gone)
+        for entry in gone:
             self._entries(name).pop(entry, None)
         return self._info(name)
 
