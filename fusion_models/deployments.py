@@ -61,14 +61,15 @@ class ThreadDecoder:
 
 
 class FusionEngine:
-    """Decodes what is given, has it read, and fuses what came in time."""
+    """Decodes what is given, has it read, and fuses what came in time. What is remembered is the keeper's."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, connect: Callable[[], Encoders]
+        self, settings: Settings, connect: Callable[[], Encoders], keeper: DeploymentHandle[Any]
     ) -> None:
         """`connect` makes the way to the encoders here: Serve pickles its arguments, again when they have been used."""
         encoders = self._encoders = connect()
-        nothing = Nothing()
+        asked = Keeper(keeper)
+        self._indexes = KeptIndexesPort(asked, self._indexer, settings.fusion_index_entries)
         self._engine = Engine(
             encoders,
             ThreadDecoder(),
@@ -91,9 +92,25 @@ class FusionEngine:
         """One answer. Raises what Engine.process raises."""
         return await self._engine.process(request, uuid.uuid4().hex)
 
+    async def add_to_index(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:
+        """Has entries read, and kept in an index. Raises InvalidInput, TooLarge, NotFound, Conflict, LimitReached."""
+        return await self._indexes.add(name, entries)
 
-def build_application(settings: Settings, connect: Callable[[], Encoders]) -> serve.Application:
-    """The application, to be run under the name "fusion" and without a route: the gateway calls it by its handle."""
+    async def fit_index(self, name: str, queries: Sequence[KnownQuery]) -> IndexInfo:
+        """Weighs an index's evidence by queries with known answers. Raises InvalidInput, NotFound, Conflict."""
+        return await self._indexes.fit(name, queries)
+
+    def _indexer(self) -> Indexer:
+        return Indexer(self._encoders, self._engine.senses, time.perf_counter)
+
+
+def build_application(
+    settings: Settings, connect: Callable[[], Encoders], catalogue: Callable[[], Catalogue] | None = None
+) -> serve.Application:
+    """The application, to be run under the name "fusion" and without a route: the gateway calls it by its handle.
+
+    `connect` and `catalogue` make the ways to the encoders and to what modules there are.
+    """
     # The class stays plain and is wrapped here: so Serve refers to it by name instead of shipping its code, and
     # deploying the same again changes nothing.
     options = serve.deployment(
@@ -103,4 +120,4 @@ def build_application(settings: Settings, connect: Callable[[], Encoders]) -> se
         ray_actor_options={"num_cpus": ENGINE_CPUS},
         graceful_shutdown_timeout_s=5,
     )
-    return options(FusionEngine).bind(settings, connect)
+    return options(FusionEngine).bind(settings, connect, keeper_deployment(settings, catalogue))

@@ -37,10 +37,10 @@ POOL = 2
 class FusionKeeper:
     """Engine replicas ask it through `keeper_ports`; doors ask it directly. Errors are those of the parts."""
 
-    async def __init__(self, settings: Settings, catalogue: Catalogue | None = None) -> None:  # type: ignore[misc]
+    async def __init__(self, settings: Settings, catalogue: Callable[[], Catalogue] | None = None) -> None:  # type: ignore[misc]
         database = await _until_available(lambda: asyncio.to_thread(Database.open, settings.database, POOL))
         self._sessions = KeptSessions(settings, database)
-        self._indexes = KeptIndexes(settings, catalogue)
+        self._indexes = KeptIndexes(settings, catalogue() if catalogue is not None else None)
         self._heads = KeptHeads(settings)
         self._readings = ReadingCache(settings.fusion_cache_bytes)
         await _until_available(self._sessions.recover)
@@ -124,7 +124,7 @@ async def _until_available(work: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(STORE_AGAIN_S)
 
 
-def keeper_deployment(settings: Settings, catalogue: Catalogue | None) -> serve.Application:
+def keeper_deployment(settings: Settings, catalogue: Callable[[], Catalogue] | None) -> serve.Application:
     """The keeper, bound: one replica on the head, where its files and its database are."""
     options = serve.deployment(
         name=KEEPER,

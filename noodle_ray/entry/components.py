@@ -69,7 +69,7 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
 def start_fusion(settings: Settings) -> None:
     """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData."""
     start_encoders(settings)
-    application = build_application(settings, connect_encoders)
+    application = build_application(settings, connect_encoders, ModuleCatalogue)
     with _clear_failures("the fusion service"):
         serve.run(application, name=names.FUSION_APP, route_prefix=None)
 

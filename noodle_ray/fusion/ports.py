@@ -54,7 +54,8 @@ class Decoder(Protocol):
 class Searchable(Protocol):
     """An index of entries: names, what is kept with each, and how well each matches what was read."""
 
-    rule: Rule
+    @property
+    def rule(self) -> Rule: ...
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -77,7 +78,8 @@ class Searchable(Protocol):
 class Classifier(Protocol):
     """A trained head."""
 
-    rule: Rule
+    @property
+    def rule(self) -> Rule: ...
 
     @property
     def labels(self) -> Sequence[str]: ...
