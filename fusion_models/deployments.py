@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +11,24 @@ from typing import Any
 
 import structlog
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from noodle_ray.fusion.calibration import load_calibration
+from noodle_ray.fusion.catalogue import Catalogue
 from noodle_ray.fusion.decoding import decode_audio, decode_image
 from noodle_ray.fusion.engine import Engine, Observer
+from noodle_ray.fusion.index_messages import IndexInfo, KnownQuery, NewEntry
+from noodle_ray.fusion.indexing import Indexer
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.items import Item
 from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion.ports import Encoders
 from noodle_ray.fusion.result import FusionResult
+from noodle_ray.fusion_models.keeper import keeper_deployment
 from noodle_ray.fusion_models.keeper_ports import (
+    Keeper,
     KeptHeadsPort,
+    KeptIndexesPort,
     KeptReadingsPort,
     KeptSessionsPort,
 )

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 from noodle_ray import __version__
 from noodle_ray.actors import names
 from noodle_ray.actors.gateway import gateway_application
+from noodle_ray.actors.module_catalogue import ModuleCatalogue
 from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
