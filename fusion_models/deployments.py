@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +11,27 @@ from typing import Any
 
 import structlog
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from noodle_ray.errors import NotFound
 from noodle_ray.fusion.calibration import load_calibration
+from noodle_ray.fusion.catalogue import Catalogue
 from noodle_ray.fusion.decoding import decode_audio, decode_image
 from noodle_ray.fusion.engine import Engine, Observer
+from noodle_ray.fusion.index_messages import IndexInfo, KnownQuery, NewEntry
+from noodle_ray.fusion.indexing import Indexer
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.items import Item
 from noodle_ray.fusion.modality import MODALITIES
-from noodle_ray.fusion.ports import Classifier, Encoders, Searchable
-from noodle_ray.fusion.remembered import Remembered, Turn
+from noodle_ray.fusion.ports import Encoders
 from noodle_ray.fusion.result import FusionResult
+from noodle_ray.fusion_models.keeper import keeper_deployment
+from noodle_ray.fusion_models.keeper_ports import (
+    Keeper,
+    KeptHeadsPort,
+    KeptIndexesPort,
+    KeptReadingsPort,
+    KeptSessionsPort,
+)
 from noodle_ray.settings import Settings
 
 ENGINE_CPUS = 0.1
@@ -57,40 +68,26 @@ class ThreadDecoder:
         return await asyncio.get_running_loop().run_in_executor(self._pool, decoder, item)
 
 
-class Nothing:
-    """Remembers nothing."""
-
-    async def index(self, name: str) -> Searchable:
-        raise NotFound("index", name)
-
-    async def head(self, name: str) -> Classifier:
-        raise NotFound("head", name)
-
-    async def remembered(self, session: str) -> Remembered:
-        raise NotFound("session", session)
-
-    async def note(self, session: str, turn: Turn) -> None:
-        pass
-
-
 class FusionEngine:
-    """Decodes what is given, has it read, and fuses what came in time."""
+    """Decodes what is given, has it read, and fuses what came in time. What is remembered is the keeper's."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, connect: Callable[[], Encoders]
+        self, settings: Settings, connect: Callable[[], Encoders], keeper: DeploymentHandle[Any]
     ) -> None:
         """`connect` makes the way to the encoders here: Serve pickles its arguments, again when they have been used."""
         encoders = self._encoders = connect()
-        nothing = Nothing()
+        asked = Keeper(keeper)
+        self._indexes = KeptIndexesPort(asked, self._indexer, settings.fusion_index_entries)
         self._engine = Engine(
             encoders,
             ThreadDecoder(),
             load_calibration(settings.pack),
-            nothing,
-            nothing,
-            nothing,
+            KeptSessionsPort(asked),
+            self._indexes,
+            KeptHeadsPort(asked),
             limit_ms=settings.fusion_max_processing_time_ms,
             threshold=settings.fusion_confidence_threshold,
+            shared=KeptReadingsPort(asked) if settings.fusion_cache_bytes else None,
             observer=LogObserver(),
         )
         await self._open_ways(MODALITIES)
@@ -103,9 +100,25 @@ class FusionEngine:
         """One answer. Raises what Engine.process raises."""
         return await self._engine.process(request, uuid.uuid4().hex)
 
+    async def add_to_index(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:
+        """Has entries read, and kept in an index. Raises InvalidInput, TooLarge, NotFound, Conflict, LimitReached."""
+        return await self._indexes.add(name, entries)
 
-def build_application(settings: Settings, connect: Callable[[], Encoders]) -> serve.Application:
-    """The application, to be run under the name "fusion" and without a route: the gateway calls it by its handle."""
+    async def fit_index(self, name: str, queries: Sequence[KnownQuery]) -> IndexInfo:
+        """Weighs an index's evidence by queries with known answers. Raises InvalidInput, NotFound, Conflict."""
+        return await self._indexes.fit(name, queries)
+
+    def _indexer(self) -> Indexer:
+        return Indexer(self._encoders, self._engine.senses, time.perf_counter)
+
+
+def build_application(
+    settings: Settings, connect: Callable[[], Encoders], catalogue: Callable[[], Catalogue] | None = None
+) -> serve.Application:
+    """The application, to be run under the name "fusion" and without a route: the gateway calls it by its handle.
+
+    `connect` and `catalogue` make the ways to the encoders and to what modules there are.
+    """
     # The class stays plain and is wrapped here: so Serve refers to it by name instead of shipping its code, and
     # deploying the same again changes nothing.
     options = serve.deployment(
@@ -115,4 +128,4 @@ def build_application(settings: Settings, connect: Callable[[], Encoders]) -> se
         ray_actor_options={"num_cpus": ENGINE_CPUS},
         graceful_shutdown_timeout_s=5,
     )
-    return options(FusionEngine).bind(settings, connect)
+    return options(FusionEngine).bind(settings, connect, keeper_deployment(settings, catalogue))

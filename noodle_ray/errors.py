@@ -237,7 +237,9 @@ class Overloaded(NoodleError):
     code = "overloaded"
 
     def __init__(self, what: str, retry_after_s: float) -> None:
-        super().__init__(f"{what} has more to do than it can answer in time; try again in {retry_after_s:.1f} s")
+        super().__init__(
+            f"{what} has more to do than it can answer in time; try again in {max(0.1, retry_after_s):.1f} s"
+        )
         self.retry_after_s = retry_after_s
 
     def details(self) -> dict[str, Any]:

@@ -42,6 +42,13 @@ class Settings(Model):
     swap_drain_timeout_ms: Milliseconds = 30_000
     fusion_max_processing_time_ms: Milliseconds = 200
     fusion_confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
+    fusion_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 2**20
+    fusion_sessions: Annotated[int, Field(gt=0, le=100_000)] = 1000
+    fusion_session_turns: Annotated[int, Field(gt=0, le=1000)] = 16
+    fusion_session_ttl_ms: Milliseconds = 1_800_000
+    fusion_session_half_life_ms: Milliseconds = 300_000
+    fusion_indexes: Annotated[int, Field(gt=0, le=10_000)] = 100
+    fusion_index_entries: Annotated[int, Field(gt=0, le=1_000_000)] = 10_000
     fusion_precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     fusion_device: Annotated[str, Field(pattern=r"^(cpu|cuda)$")] = "cpu"
     fusion_gpu_share: Annotated[float, Field(gt=0, lt=1)] = 0.2

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 from noodle_ray import __version__
 from noodle_ray.actors import names
 from noodle_ray.actors.gateway import gateway_application
+from noodle_ray.actors.module_catalogue import ModuleCatalogue
 from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
@@ -69,7 +70,7 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
 def start_fusion(settings: Settings) -> None:
     """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData."""
     start_encoders(settings)
-    application = build_application(settings, connect_encoders)
+    application = build_application(settings, connect_encoders, ModuleCatalogue)
     with _clear_failures("the fusion service"):
         serve.run(application, name=names.FUSION_APP, route_prefix=None)
 
@@ -107,7 +108,10 @@ def component_services(gateway_url: str) -> list[Registration]:
         names.NODE_MANAGER: (f"actor:{names.NODE_MANAGER}", ("nodes.read", "nodes.cordon", "resources.allocate")),
         names.MODULE_REGISTRY: (f"actor:{names.MODULE_REGISTRY}", ("modules.publish", "modules.load", "modules.call")),
         names.SERVICE_DIRECTORY: (f"actor:{names.SERVICE_DIRECTORY}", ("services.register", "services.find")),
-        names.FUSION_APP: (f"serve:{names.FUSION_APP}", ("fusion.embed", "fusion.choose")),
+        names.FUSION_APP: (
+            f"serve:{names.FUSION_APP}",
+            ("fusion.embed", "fusion.choose", "fusion.find", "fusion.classify"),
+        ),
         names.GATEWAY_APP: (gateway_url, ("http.api",)),
     }
     return [

@@ -10,7 +10,7 @@ import numpy as np
 
 from noodle_ray.errors import InvalidInput
 from noodle_ray.fusion.calibration import Calibration
-from noodle_ray.fusion.fusing import contributions, evidence, without
+from noodle_ray.fusion.fusing import contributions, evidence, faded, without
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.modality import CONTEXT
 from noodle_ray.fusion.ports import Classifier, Placed, Searchable
@@ -53,12 +53,18 @@ def chosen_evidence(
     rows = placed.rows if placed is not None else None
     found = {modality: evidence(modality, reading, rows, calibration) for modality, reading in readings.items()}
     experts = {modality: scores for modality, scores in found.items() if scores is not None}
-    return Evidence(request.names(), experts, calibration.subsets)
+    return Evidence(request.names(), faded(experts, _strength(readings)), calibration.subsets)
 
 
-def found_evidence(index: Searchable, readings: Mapping[str, Reading]) -> Evidence:
+def found_evidence(index: Searchable, request: MultimodalInput, readings: Mapping[str, Reading]) -> Evidence:
     """For what an index holds."""
-    return Evidence(index.names, index.rule.experts(index.search(readings)), index.rule.subsets, index)
+    experts = index.rule.experts(index.search(request, readings))
+    return Evidence(index.names, faded(experts, _strength(readings)), index.rule.subsets, index)
+
+
+def _strength(readings: Mapping[str, Reading]) -> float:
+    """How much is left of what the session remembers."""
+    return readings[CONTEXT].certainty if CONTEXT in readings else 0.0
 
 
 def classified_evidence(head: Classifier, readings: Mapping[str, Reading]) -> Evidence:

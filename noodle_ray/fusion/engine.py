@@ -91,6 +91,11 @@ class Engine:
         self._late = Latecomers(LATE_LIMIT, LATE_PATIENCE_S)
         self._notes: set[asyncio.Task[None]] = set()
 
+    @property
+    def senses(self) -> Senses:
+        """What reads items: also for who reads what is no request."""
+        return self._senses
+
     async def process(self, request: MultimodalInput, request_id: str) -> FusionResult:
         """One answer from what came in time.
 
@@ -217,7 +222,7 @@ class _Answer:
     def _evidence(self) -> Evidence:
         readings = self._readings | self._context()
         if self._known.index is not None:
-            return found_evidence(self._known.index, readings)
+            return found_evidence(self._known.index, self._request, readings)
         if self._known.head is not None:
             return classified_evidence(self._known.head, self._readings)
         return chosen_evidence(self._request, readings, self._placed, self._calibration)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noodle_ray.fusion.calibration import UNFITTED, Calibration, Scale
+from noodle_ray.fusion.modality import CONTEXT
 from noodle_ray.fusion.reading import Matrix, Reading, Vector
 from noodle_ray.fusion.rule import Scores, SubsetRule, combined, log_softmax, modality_of
 
@@ -40,6 +41,14 @@ def _compared(modality: str, reading: Reading, candidates: Matrix | None, calibr
 
 def _scale(fitted: Mapping[str, Scale], unfitted: Mapping[str, Scale], modality: str) -> Scale:
     return fitted.get(modality) or unfitted[modality]
+
+
+def faded(experts: Mapping[str, Scores], strength: float) -> dict[str, Scores]:
+    """The experts, with what a session remembers made as weak as its memory (0..1): at 0 it tells nothing apart."""
+    return {
+        source: log_softmax(strength * np.maximum(expert, -1e6)) if modality_of(source) == CONTEXT else expert
+        for source, expert in experts.items()
+    }
 
 
 def contributions(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.items import Item
 from noodle_ray.fusion.reading import Matrix, Reading
 from noodle_ray.fusion.remembered import Remembered, Turn
@@ -53,7 +54,8 @@ class Decoder(Protocol):
 class Searchable(Protocol):
     """An index of entries: names, what is kept with each, and how well each matches what was read."""
 
-    rule: Rule
+    @property
+    def rule(self) -> Rule: ...
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -65,15 +67,19 @@ class Searchable(Protocol):
 
     def meta(self, position: int) -> dict[str, Any]: ...
 
-    def search(self, readings: Mapping[str, Reading]) -> dict[str, Scores]:
-        """By source, a score for each entry. Raises InvalidInput for readings of another space."""
+    def search(self, request: MultimodalInput, readings: Mapping[str, Reading]) -> dict[str, Scores]:
+        """By source, a score for each entry, of what was read of the request (and remembered before it).
+
+        Raises InvalidInput for readings of another space, Conflict where the index is empty.
+        """
         ...
 
 
 class Classifier(Protocol):
     """A trained head."""
 
-    rule: Rule
+    @property
+    def rule(self) -> Rule: ...
 
     @property
     def labels(self) -> Sequence[str]: ...

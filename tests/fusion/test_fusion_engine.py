@@ -132,7 +132,7 @@ class FakeIndex:
     def meta(self, position: int) -> dict[str, Any]:
         return {"at": position}
 
-    def search(self, readings: Mapping[str, Reading]) -> dict[str, Scores]:
+    def search(self, request: MultimodalInput, readings: Mapping[str, Reading]) -> dict[str, Scores]:
         rows = np.stack([PLACES[name] for name in self.names])
         return {name: rows @ reading.embedding for name, reading in readings.items() if reading.embedding is not None}
 
