@@ -259,3 +259,39 @@ def kinds_of(text: str) -> tuple[str, ...]:
     if text and text not in known:
         raise InvalidInput.of("--only", f"must be one of {', '.join(known)}", text)
     return (text,) if text else known
+
+
+@app.command()
+def fusion(
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="How often it is right, on every task.")] = False,
+    latency: Annotated[bool, typer.Option("--latency", help="How quickly it answers, beside its rivals.")] = False,
+    task: Annotated[list[str] | None, typer.Option(help="A task of --accuracy; may be repeated; default: all.")] = None,
+    json: JsonFile = None,
+    plots: Annotated[Path | None, typer.Option(file_okay=False, help="Draw pictures into this folder.")] = None,
+) -> None:
+    """How often fusion is right, by task, subset of senses and method; or how quickly it answers over HTTP."""
+    from noodle_ray.entry.bench.placement_plots import require_matplotlib
+
+    if accuracy == latency:
+        raise InvalidInput.of("--accuracy", "or --latency: one of them says what is measured", "")
+    if plots is not None:
+        require_matplotlib()
+    if accuracy:
+        _fusion_accuracy(task or [], json, plots)
+
+
+def _fusion_accuracy(tasks: list[str], json: Path | None, plots: Path | None) -> None:
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.fusion import accuracy_table
+    from noodle_ray.entry.bench.fusion.accuracy import measure
+    from noodle_ray.entry.bench.fusion.accuracy_rows import rows_of
+    from noodle_ray.entry.bench.fusion.plots import write_plots
+    from noodle_ray.entry.cli.output import say
+    from noodle_ray.entry.cli.progress import shown_progress
+    from noodle_ray.settings import read_settings
+
+    with shown_progress() as progress:
+        outcome = measure(tasks, read_settings().cache_dir, progress)
+    report.publish("fusion accuracy", rows_of(outcome), json, lambda: accuracy_table.show(outcome))
+    for path in write_plots(outcome, plots) if plots is not None else []:
+        say(f"drawn: {path}")
