@@ -51,8 +51,8 @@ def setting(name: str, noise: float) -> Setting:
     test = cases(240, noise, seed=3)
     return Setting(
         name,
-        fit=cases(120, noise, seed=1),
-        validation=cases(120, noise, seed=2),
+        fit=cases(40, noise, seed=1),
+        validation=cases(40, noise, seed=2),
         test=test,
         labels=[f"class {case.right}" for case in test],
         clean=[("text", "audio")] * len(test),

@@ -62,7 +62,7 @@ class Outcome:
 def load_task(name: str) -> Task:
     """The task of this name. Raises NotFound that lists the known ones."""
     if name not in TASKS:
-        raise NotFound("task", name, TASKS)
+        raise NotFound("task", name, list(TASKS))
     module, _, constant = TASKS[name].partition(":")
     task: Task = getattr(import_module(module), constant)
     return task
@@ -76,7 +76,7 @@ def measure(names: Sequence[str], cache_dir: Path, progress: Progress) -> Outcom
     """
     wanted = list(dict.fromkeys(names)) or list(TASKS)
     if unknown := [name for name in wanted if name not in TASKS]:
-        raise NotFound("task", unknown[0], TASKS)
+        raise NotFound("task", unknown[0], list(TASKS))
     judged: list[Judged] = []
     missing: dict[str, str] = {}
     for name in wanted:

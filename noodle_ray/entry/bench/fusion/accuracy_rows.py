@@ -9,7 +9,7 @@ import numpy as np
 
 from noodle_ray.entry.bench.fusion.accuracy import CHOSEN, Judged, Outcome
 from noodle_ray.entry.bench.report import Row
-from noodle_ray.fusion.fitting import LATE
+from noodle_ray.fusion.rule import LATE
 from noodle_ray.fusion.selective import confidence_rise_percent, selective
 
 THRESHOLD = 0.7
