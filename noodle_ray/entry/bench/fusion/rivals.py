@@ -43,7 +43,8 @@ def when_input_ends(act: Callable[[], Any]) -> None:
     """Acts, in a thread, when whoever started this program closes its input, or is gone."""
 
     def wait() -> None:
-        sys.stdin.read()
+        while os.read(0, 1024):  # not sys.stdin, whose lock a forked child would find taken for ever
+            pass
         act()
 
     threading.Thread(target=wait, daemon=True).start()

@@ -34,7 +34,7 @@ class FusionApi(litserve.LitAPI):  # type: ignore[misc]  # litserve has no types
 def run(port: int, cache_dir: Path, pack: str, ready: Ready) -> None:
     api = FusionApi(cache_dir, pack)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=os.cpu_count() or 1)
-    # Ended by the signal that an operator would send: LitServe then ends its own processes.
-    when_input_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    # All of its processes, for the first one does not end the others when it is told to end.
+    when_input_ends(lambda: os.killpg(os.getpgrp(), signal.SIGTERM))
     ready([])
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)

@@ -20,7 +20,7 @@ from noodle_ray.entry.ray_connection import connection
 from noodle_ray.fusion.calibration import load_calibration
 from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion.reading import Matrix, Reading
-from noodle_ray.fusion_models.encoders import load_encoder
+from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
 from noodle_ray.fusion_models.packs import load_pack
 
 CPUS = 0.2
@@ -35,7 +35,7 @@ class Encoder:
 
         torch.set_num_threads(1)
         encoder: Any = load_encoder(load_pack(pack, cache_dir), modality)
-        self._encoder = encoder
+        self._encoder: ModalityEncoder = encoder
         self._rows = CandidateRows(encoder) if modality == "text" else None
         self._lock = threading.Lock()
 
