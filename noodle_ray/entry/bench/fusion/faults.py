@@ -11,13 +11,15 @@ import psutil
 
 from noodle_ray.actors.names import FUSION_APP
 from noodle_ray.entry.local_cluster import LocalCluster
-from noodle_ray.entry.ray_connection import connection
 from noodle_ray.errors import NotFound, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Acts on the encoders of one cluster that was started here, and on no other process of this machine."""
+    """Acts on the encoders of one cluster that was started here, and on no other process of this machine.
+
+    This process must be connected to the cluster.
+    """
 
     cluster: LocalCluster
 
@@ -41,17 +43,16 @@ class Faults:
     def _process(self, modality: str) -> psutil.Process:
         """The first replica's process. Raises NotFound where none runs that belongs to this cluster."""
         sessions = {process.pid for process in self.cluster.file.processes}
-        for pid in replica_pids(self.cluster.file.address, modality):
+        for pid in replica_pids(modality):
             if psutil.pid_exists(pid) and os.getsid(pid) in sessions:
                 return psutil.Process(pid)
         raise NotFound("encoder's process", modality, [])
 
 
-def replica_pids(address: str, modality: str) -> list[int]:
+def replica_pids(modality: str) -> list[int]:
     """The processes of the modality's replicas, as Ray's state API tells them."""
-    from ray.util.state import list_actors
+    from ray.util.state import list_actors  # Ray reads its settings when it is imported
 
     name = f"{modality.capitalize()}ModalityProcessor"
-    with connection(address):
-        actors = list_actors(filters=[("state", "=", "ALIVE")], limit=1000)
+    actors = list_actors(filters=[("state", "=", "ALIVE")], limit=1000)
     return sorted(actor.pid or 0 for actor in actors if actor.class_name == f"ServeReplica:{FUSION_APP}:{name}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ FAULTY = "vision"
 """The encoder that is stalled, killed and swapped."""
 IN_PROCESS = "in one process"
 NUMBERS_A_PHASE = 1_000_000
+NO_CAPACITY = "noodle-ray gave no answer that rests on all four modalities: there is no capacity to take a share of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +66,25 @@ QUICK = Plan(
 
 @dataclass(slots=True)
 class Player:
-    """Plays phases on one system, each with requests that no other phase of it has."""
+    """Plays phases on one system, each with requests that no other phase of it has; every system gets the same."""
 
     system: System
     generator: Generator
     plan: Plan
     progress: Progress
     measured: list[Measured] = field(default_factory=list)
-    _phases: int = 0
 
     def play(self, phase: Phase, act: Callable[[], None] | None = None) -> Measured:
         """Plays it. With `act`, a fault that is brought about a quarter into it, CPU is not counted."""
         self.progress(_told(phase))
-        load = phase.load.model_copy(update={"first": self._first(phase.load), "seed": self.plan.seed + self._phases})
-        phase = replace(phase, load=load)
+        phase = replace(phase, load=numbered(phase, self.plan.seed))
         if act is None:
-            asked, cpu_ms = self._counted(load)
+            asked, cpu_ms = self._counted(phase.load)
             one = Measured(phase, asked, cpu_ms)
         else:
             one = self._with_fault(phase, act)
         self.measured.append(one)
         return one
-
-    def _first(self, load: Load) -> int:
-        self._phases += 1
-        # The same requests again, once they have been seen, are what a warm cache is.
-        return 0 if load.different else self._phases * NUMBERS_A_PHASE
 
     def _counted(self, load: Load) -> tuple[list[Asked], float]:
         before: dict[int, float] = {}
@@ -117,9 +112,23 @@ class Player:
         what = LONE if workers == 1 else f"{workers} at once"
         return self.play(Phase(self.system.name, what, load))
 
-    def open(self, share: float, rate: float, seconds: float) -> Measured:
-        load = Load(modalities=MODALITIES, seconds=seconds, rate=rate * share)
-        return self.play(Phase(self.system.name, f"{share:.0%} of capacity".replace("%", " %"), load, share=share))
+    def open(
+        self, share: float, rate: float, seconds: float, fault: str = "", act: Callable[[], None] | None = None
+    ) -> None:
+        """Arrivals at this share of a capacity, if there is one."""
+        load = Load(modalities=MODALITIES, seconds=seconds, rate=rate * share or None)
+        phase = Phase(self.system.name, f"{100 * share:g} % of capacity", load, fault, share)
+        if rate:
+            self.play(phase, act)
+        else:
+            self.measured.append(Measured(phase, left_out=NO_CAPACITY))
+
+
+def numbered(phase: Phase, seed: int) -> Load:
+    """The load with the numbers of its requests: the phase's own, but for a warm cache always the same ones."""
+    key = zlib.crc32(f"{phase.load.modalities} {phase.what} {phase.fault} {seed}".encode())
+    first = 0 if phase.load.different else key * NUMBERS_A_PHASE
+    return phase.load.model_copy(update={"first": first, "seed": key})
 
 
 def _told(phase: Phase) -> str:
@@ -133,12 +142,11 @@ def measure(plan: Plan, settings: Settings, progress: Progress) -> list[Measured
         _everything_lone(player)
         steps = [player.closed(MODALITIES, plan.step_s, workers) for workers in plan.workers]
         for workers in plan.workers:
-            player.closed(("text",), plan.step_s, workers)
+            if workers > 1:  # one has been measured already
+                player.closed(("text",), plan.step_s, workers)
         rate = capacity(steps)
-        if not rate:
-            raise Unavailable("noodle-ray gave no answer from all four modalities: there is no capacity to speak of")
         _shares(player, rate)
-        _play_faults(player, faults, rate * GOAL_SHARE)
+        _play_faults(player, faults, rate)
     measured = [*player.measured, *_floor(plan, settings, progress)]
     for name in plan.rivals:
         measured += _rival(name, rate, plan, settings, progress)
@@ -147,7 +155,13 @@ def measure(plan: Plan, settings: Settings, progress: Progress) -> list[Measured
 
 @contextmanager
 def _ours(plan: Plan, cache_dir: Path, progress: Progress) -> Iterator[tuple[Player, Faults]]:
-    with systems.noodle_ray(progress) as (system, cluster), systems.generator(system, cache_dir) as generator:
+    from noodle_ray.entry.ray_connection import connection  # Ray reads its settings when it is imported
+
+    with (
+        systems.noodle_ray(progress) as (system, cluster),
+        systems.generator(system, cache_dir) as generator,
+        connection(cluster.file.address),
+    ):
         player = Player(system, generator, plan, progress)
         _settle(player)
         yield player, Faults(cluster)
@@ -180,10 +194,8 @@ def _play_faults(player: Player, faults: Faults, rate: float) -> None:
         f"{FAULTY} killed": lambda: faults.kill(FAULTY),
         f"{FAULTY} swapped": lambda: faults.swap(FAULTY),
     }
-    what = f"{GOAL_SHARE:.0%} of capacity".replace("%", " %")
     for fault, act in acts.items():
-        load = Load(modalities=MODALITIES, seconds=player.plan.fault_s, rate=rate)
-        player.play(Phase(player.system.name, what, load, fault=fault), act)
+        player.open(GOAL_SHARE, rate, player.plan.fault_s, fault, act)
 
 
 def _floor(plan: Plan, settings: Settings, progress: Progress) -> list[Measured]:

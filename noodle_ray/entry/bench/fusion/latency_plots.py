@@ -14,7 +14,7 @@ from noodle_ray.entry.bench.fusion.plots import COLOURS, write_plot
 
 def write_plots(measured: Sequence[Measured], directory: Path) -> list[Path]:
     """Writes `latency.png` and `in-time.png`, the systems side by side."""
-    points = [one for one in measured if one.phase.share and one.answered]
+    points = [one for one in measured if one.phase.share and not one.phase.fault and one.answered]
     if not points:
         return []
     return [
