@@ -27,6 +27,7 @@ _ONES += "seventeen eighteen nineteen".split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
 _ORDINALS |= {"twelve": "twelfth"}
+_ROUND = {"100": "hundred", "1000": "thousand", "1000000": "million"}
 _SIGNS = {
     "*": "star", "#": "pound", "%": "percent", "&": "and", "$": "dollar", "@": "at", "+": "plus", "=": "equals",
     "<": "less than", ">": "greater than",
@@ -48,6 +49,26 @@ def likeness(heard: str, candidates: Sequence[str]) -> npt.NDArray[np.float64]:
 def spoken_form(text: str) -> str:
     """The text as one would say it: small letters, numbers and signs as words, no punctuation."""
     return " ".join(_said(*match) for match in _PARTS.findall(text.lower()))
+
+
+def written_forms(text: str) -> tuple[str, ...]:
+    """The ways in which a transcript may write a text: a sentence with its numbers as words, or as digits."""
+    plain = " ".join(_ELLIPSES.sub(" ", text).split())
+    forms = (_with_words(plain), _with_digits(plain))
+    return tuple(dict.fromkeys(_sentence(form) for form in forms if form))
+
+
+def _with_words(text: str) -> str:
+    return _DIGITS.sub(lambda match: _ordinal(match[1]) if match[2] else _cardinal(match[1]), text)
+
+
+def _with_digits(text: str) -> str:
+    return _WORDS.sub(lambda match: _WRITTEN.get(match[0].lower(), match[0]), text)
+
+
+def _sentence(text: str) -> str:
+    started = text[0].upper() + text[1:]
+    return started if started[-1] in ".!?" else started + "."
 
 
 def sound_of(spoken: str) -> str:
@@ -76,6 +97,8 @@ def _said(number: str, ending: str, sign: str, word: str) -> str:
 def _cardinal(digits: str) -> str:
     """Numbers below a hundred as words, others digit by digit."""
     value = int(digits) if digits.isascii() and len(digits) <= 2 and not (len(digits) == 2 and digits[0] == "0") else -1
+    if value < 0 and digits in _ROUND:
+        return _ROUND[digits]
     if value < 0:
         return " ".join(_ONES[int(digit)] for digit in digits)
     if value < len(_ONES):
@@ -91,3 +114,20 @@ def _ordinal(digits: str) -> str:
     else:
         ordinal = _ORDINALS[last]
     return " ".join([*before, ordinal])
+
+
+def _numerals() -> dict[str, str]:
+    numbers = [str(number) for number in range(100)] + list(_ROUND)
+    endings = {"1": "st", "2": "nd", "3": "rd"}
+    written = {_cardinal(digits): digits for digits in numbers}
+    for digits in numbers:
+        ending = "th" if digits[-2:-1] == "1" else endings.get(digits[-1], "th")
+        written[_ordinal(digits)] = digits + ending
+    return written
+
+
+_WRITTEN = _numerals()
+"""Every number word that stands alone, as digits."""
+_ELLIPSES = re.compile(r"\.\.\.|…")
+_DIGITS = re.compile(r"(\d+)(st|nd|rd|th)?\b")
+_WORDS = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, _WRITTEN), key=len, reverse=True)) + r")\b", re.IGNORECASE)
