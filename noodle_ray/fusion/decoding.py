@@ -31,6 +31,7 @@ SHORT_SIDE, LONG_SIDE = 384, 1536
 
 BLOCK_FRAMES = 2**16
 
+
 def check(items: Iterable[tuple[str, Content]], limits: Limits, candidates: Iterable[tuple[str, Content]] = ()) -> None:
     """Checks what can be known of a request before anything is decoded: how many items there are, and how long.
 

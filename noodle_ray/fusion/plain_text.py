@@ -8,7 +8,7 @@ import unicodedata
 from noodle_ray.errors import InvalidInput, TooLarge
 
 MAX_CONTROL_SHARE = 0.05
-"""Of the characters; above it is no text. Python's own sources have at most .0001 of them, binary files .08 and more."""
+"""Of the characters; above it is no text. Python's own sources have at most .0001, most binary files .08 and more."""
 
 _HARMLESS_CONTROLS = "\t\n\v\f\r\x1b"
 """White space of sources, and what begins a colour in a terminal's output."""
