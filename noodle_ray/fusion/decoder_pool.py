@@ -42,11 +42,13 @@ class _Child:
 
     @property
     def process_id(self) -> int | None:
-        return self._process.process_id if self._process else None
+        return self._process.process_id if self._process and not self._process.has_ended else None
 
     async def start(self) -> None:
         """Starts it, unless it runs, and waits until it is ready. Raises Unavailable."""
         async with self._starting:
+            if self._process is not None and self._process.has_ended:  # while it had nothing to do
+                await self.end()
             if self._process is None:
                 try:
                     await self._start()

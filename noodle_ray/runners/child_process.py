@@ -64,6 +64,10 @@ class ChildProcess:
         return self._process.pid
 
     @property
+    def has_ended(self) -> bool:
+        return self._ended.done()
+
+    @property
     def output(self) -> str:
         """The last of what it printed."""
         return self._output.decode(errors="replace")
