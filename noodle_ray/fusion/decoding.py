@@ -185,7 +185,9 @@ def _check_sound(sound: soundfile.SoundFile, limits: Limits) -> None:
 
 def _check_length(frames: int, rate: int, limits: Limits) -> None:
     if frames > limits.audio_seconds * rate:
-        raise TooLarge("audio", math.ceil(frames / rate), math.floor(limits.audio_seconds), "seconds")
+        per_second, unit = (1, "seconds") if limits.audio_seconds.is_integer() else (1000, "ms")
+        size, limit = math.ceil(frames * per_second / rate), math.floor(limits.audio_seconds * per_second)
+        raise TooLarge("audio", size, limit, unit)
 
 
 def _read(sound: soundfile.SoundFile, limits: Limits) -> Samples:

@@ -55,7 +55,7 @@ def test_requests_cross_processes() -> None:
         ({"text": "a", "candidates": ["a", "a"]}, "input"),
         ({"text": "a", "candidates": ["a", ""]}, "candidates.1"),
         ({"text": "a", "candidates": ["x" * 501]}, "candidates.0"),
-        ({"text": "a", "candidates": [str(n) for n in range(101)]}, "candidates"),
+        ({"text": "a", "candidates": [str(n) for n in range(limits.CANDIDATES + 1)]}, "candidates"),
         ({"text": "a", "candidates": "abc"}, "candidates"),
         ({"text": "a", "deadline_ms": 0}, "deadline_ms"),
         ({"text": "a", "colour": "red"}, "colour"),
