@@ -8,8 +8,9 @@ from pydantic import Field
 
 from noodle_ray.base_model import Model
 
-TEXT_CHARACTERS = 1_000_000
-CODE_CHARACTERS = 1_000_000
+TEXT_CHARACTERS = 80_000
+CODE_CHARACTERS = 80_000
+"""Far beyond what any encoder reads of them."""
 CANDIDATES = 1_000
 CANDIDATE_CHARACTERS = 500
 ITEMS = 64

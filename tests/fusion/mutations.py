@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import soundfile
-from fusion_media import picture, sound
+from fusion_media import sound
 from PIL import Image
 
 PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "progressive JPEG", "palette PNG", "lossless WEBP")

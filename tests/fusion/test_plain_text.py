@@ -53,7 +53,7 @@ def test_a_few_control_characters_are_no_binary_file(letters: int, controls: int
     text = "x" * letters + "\x02" * controls
     assert control_share(text) == controls / (letters + controls)
     if control_share(text) > MAX_CONTROL_SHARE:
-        with pytest.raises(InvalidInput, match="code: .* binary data"):
+        with pytest.raises(InvalidInput, match=r"code: .* binary data"):
             read_text("code", text, 1000)
     else:
         assert read_text("code", text, 1000) == text

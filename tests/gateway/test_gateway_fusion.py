@@ -81,7 +81,7 @@ async def test_media_are_decoded_beside_the_event_loop(
         ({"text": "a", "candidates": "a"}, "candidates"),
         ({"text": "a", "candidates": ["a", "a"]}, "input"),
         ({"text": "a", "candidates": ["c" * 501]}, "candidates.0"),
-        ({"text": "a", "candidates": [str(number) for number in range(101)]}, "candidates"),
+        ({"text": "a", "candidates": [str(number) for number in range(limits.CANDIDATES + 1)]}, "candidates"),
         ({"text": "a", "deadline_ms": 0}, "deadline_ms"),
         ({"text": "a", "deadline_ms": -5}, "deadline_ms"),
         ({"text": "a", "deadline_ms": "soon"}, "deadline_ms"),
