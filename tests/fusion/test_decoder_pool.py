@@ -39,8 +39,16 @@ async def until(reached: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def running(pool: DecoderPool) -> int:
-    return sum(psutil.Process(number).cpu_percent(0.05) > 10 for number in pool.process_ids)
+def used_s(process_id: int) -> float:
+    return psutil.Process(process_id).cpu_times().user
+
+
+async def busy(pool: DecoderPool, count: int) -> list[int]:
+    """The children with the first `count` files of a new pool, as soon as they decode."""
+    numbers = pool.process_ids[:count]
+    before = [used_s(number) for number in numbers]
+    await until(lambda: all(used_s(n) > start + 0.05 for n, start in zip(numbers, before, strict=True)))
+    return numbers
 
 
 async def test_it_answers_as_one_process_does(pool: DecoderPool) -> None:
@@ -86,8 +94,7 @@ async def test_one_that_takes_too_much_memory_is_refused_by_its_living_child() -
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGBUS])
 async def test_one_that_crashes_its_child_is_the_only_one_that_fails(pool: DecoderPool, number: signal.Signals) -> None:
     crashing = asyncio.create_task(pool.decode("vision", SLOW))
-    await until(lambda: running(pool) == 1)
-    victim = max(pool.process_ids, key=lambda each: psutil.Process(each).cpu_times().user)
+    (victim,) = await busy(pool, 1)
     others = [asyncio.create_task(pool.decode("vision", GOOD)) for _ in range(10)]
     os.kill(victim, number)
     with pytest.raises(InvalidInput, match=f"image: broke its decoder .signal {number.name}."):
@@ -98,8 +105,8 @@ async def test_one_that_crashes_its_child_is_the_only_one_that_fails(pool: Decod
 
 async def test_out_of_processor_time_is_too_large(pool: DecoderPool) -> None:
     slow = asyncio.create_task(pool.decode("vision", SLOW))
-    await until(lambda: running(pool) == 1)
-    os.kill(max(pool.process_ids, key=lambda each: psutil.Process(each).cpu_times().user), signal.SIGXCPU)
+    (victim,) = await busy(pool, 1)
+    os.kill(victim, signal.SIGXCPU)
     with pytest.raises(TooLarge, match="ms of decoding"):
         await slow
 
@@ -114,7 +121,7 @@ async def test_a_child_that_dies_while_idle_costs_nobody_a_picture(pool: Decoder
 
 async def test_a_cancelled_one_that_waits_leaves_its_place(pool: DecoderPool) -> None:
     busy = [asyncio.create_task(pool.decode("vision", SLOW)) for _ in range(2)]
-    await until(lambda: running(pool) == 2)
+    await busy(pool, 2)
     waiting = [asyncio.create_task(pool.decode("vision", GOOD)) for _ in range(50)]
     await asyncio.sleep(0.05)
     for task in waiting[:-1]:
@@ -142,7 +149,7 @@ async def open_and_close() -> None:
     await pool.start()
     numbers = pool.process_ids
     tasks = [asyncio.create_task(pool.decode("vision", content)) for content in (SLOW, SLOW, GOOD, GOOD)]
-    await until(lambda: running(pool) == 2)
+    await busy(pool, 2)
     await pool.close()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(each) for each in outcomes] == [Unavailable] * 4
