@@ -120,7 +120,7 @@ async def test_a_child_that_dies_while_idle_costs_nobody_a_picture(pool: Decoder
 
 
 async def test_a_cancelled_one_that_waits_leaves_its_place(pool: DecoderPool) -> None:
-    busy = [asyncio.create_task(pool.decode("vision", SLOW)) for _ in range(2)]
+    slow = [asyncio.create_task(pool.decode("vision", SLOW)) for _ in range(2)]
     await busy(pool, 2)
     waiting = [asyncio.create_task(pool.decode("vision", GOOD)) for _ in range(50)]
     await asyncio.sleep(0.05)
@@ -129,7 +129,7 @@ async def test_a_cancelled_one_that_waits_leaves_its_place(pool: DecoderPool) ->
     for victim in pool.process_ids:
         os.kill(victim, signal.SIGKILL)
     assert (await waiting[-1]).shape == (30, 40, 3)  # type: ignore[union-attr]
-    assert all(isinstance(each, InvalidInput) for each in await asyncio.gather(*busy, return_exceptions=True))
+    assert all(isinstance(each, InvalidInput) for each in await asyncio.gather(*slow, return_exceptions=True))
     assert all(task.cancelled() for task in waiting[:-1])
 
 
