@@ -22,9 +22,27 @@ REMEMBERED_TEXTS = 8192
 SOUND_SHARE = 0.5
 """How much of the likeness is the sound's."""
 
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-_ONES += "seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+]
+_ONES += ["seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
 _ORDINALS |= {"twelve": "twelfth"}
 _ROUND = {"100": "hundred", "1000": "thousand", "1000000": "million"}
@@ -130,4 +148,6 @@ _WRITTEN = _numerals()
 """Every number word that stands alone, as digits."""
 _ELLIPSES = re.compile(r"\.\.\.|…")
 _DIGITS = re.compile(r"(\d+)(st|nd|rd|th)?\b")
-_WORDS = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, _WRITTEN), key=len, reverse=True)) + r")\b", re.IGNORECASE)
+_WORDS = re.compile(
+    r"\b(?:" + "|".join(sorted(map(re.escape, _WRITTEN), key=len, reverse=True)) + r")\b", re.IGNORECASE
+)
