@@ -242,6 +242,12 @@ def test_overhead_is_the_difference_to_the_same_encoders_in_one_process() -> Non
     assert [row.goal for row in rows if row.metric == "fusion_ms_p50" and row.goal is not None] == [60.0]
 
 
+def test_where_a_lone_requests_time_goes_is_told_by_its_answer() -> None:
+    told = [one.model_copy(update={"stage_ms": {"text": 30.0, "total": 40.0}}) for one in asked([50.0] * 3)]
+    rows = [row for row in rows_of_phase(Measured(phase(), told)) if row.metric == "stage_ms_p50"]
+    assert {row.context["stage"]: row.value for row in rows} == {"text": 30.0, "total": 40.0, "outside": 10.0}
+
+
 def test_the_table_shows_systems_goals_and_what_was_left_out(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

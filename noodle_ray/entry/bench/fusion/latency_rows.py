@@ -36,6 +36,8 @@ def rows_of_phase(measured: Measured) -> Iterator[Row]:
     if measured.cpu_ms is not None and measured.asked and measured.phase.system != IN_PROCESS:
         value = measured.cpu_ms / len(measured.asked)
         yield Row(metric="cpu_ms_per_request", value=value, unit="ms", context=context)
+    if measured.phase.what == LONE:
+        yield from _stage_rows(measured, context)
     if _is_cached(measured):
         yield Row(metric="cached_ms_p50", value=measured.ms(50), unit="ms", goal=CACHED_MS, context=context)
 
@@ -50,6 +52,20 @@ def _share_rows(measured: Measured, context: Context) -> Iterator[Row]:
     yield _higher("answered_percent", measured.percent(measured.answered), "%", None, context)
     goal = 0.0 if measured.phase.fault else None
     yield Row(metric="lost_requests", value=len(lost), unit="requests", goal=goal, context={**context, **_why(lost)})
+
+
+def _stage_rows(measured: Measured, context: Context) -> Iterator[Row]:
+    """Where a lone request's time goes, as the answers themselves tell it: medians, so that they need not add up.
+
+    "outside" is what the engine does not see: the client, HTTP, the gateway, and the way to the engine and back.
+    """
+    told = [one for one in measured.answered if one.stage_ms]
+    stages = dict.fromkeys(stage for one in told for stage in one.stage_ms)
+    spent = {stage: [one.stage_ms[stage] for one in told if stage in one.stage_ms] for stage in stages}
+    if "total" in spent:
+        spent["outside"] = [one.ms - one.stage_ms["total"] for one in told if "total" in one.stage_ms]
+    for stage, ms in spent.items():
+        yield Row(metric="stage_ms_p50", value=percentile(ms, 50), unit="ms", context={**context, "stage": stage})
 
 
 def _why(lost: Sequence[object]) -> Context:

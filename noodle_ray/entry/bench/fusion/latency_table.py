@@ -34,8 +34,20 @@ def show(measured: Sequence[Measured]) -> None:
     for one in measured:
         if one.left_out:
             say(f"{one.phase.system}, {_load(one.phase)} is left out: {one.left_out}")
+    print_table("where a lone request's time goes, ms p50", ("modalities", *STAGES), _stage_lines(measured))
     goals = [row for row in rows_of(measured) if row.goal is not None]
     print_table("goals", ("metric", "modalities", "load", "measured", "goal", ""), _goal_lines(goals))
+
+
+STAGES = ("decode", *MODALITIES, "candidates", "fuse", "total", "outside")
+
+
+def _stage_lines(measured: Sequence[Measured]) -> Iterator[list[str]]:
+    """As answers tell it that say so: ours. "outside": what is not in "total", the way through HTTP and the gateway."""
+    for one in measured:
+        rows = {row.context["stage"]: row for row in rows_of_phase(one) if row.metric == "stage_ms_p50"}
+        if rows:
+            yield [f"{_modalities(one.phase)}, cache {one.phase.cache}", *(_figure(rows.get(name)) for name in STAGES)]
 
 
 def _line(measured: Measured) -> list[str]:
@@ -60,12 +72,18 @@ def _figure(row: Row | None) -> str:
     return f"{row.value:.0f}" if row.metric == "lost_requests" else f"{row.value:.1f}"
 
 
+def _verdict(row: Row) -> str:
+    if row.value is None:
+        return "not measured"
+    return "met" if is_met(row) else "short"
+
+
 def _goal_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     for row in rows:
         sign = "≤" if row.better == "lower" else "≥"
-        measured = "not measured" if row.value is None else f"{row.value:.4g} {row.unit}"
+        measured = "" if row.value is None else f"{row.value:.4g} {row.unit}"
         load = ", ".join(str(row.context[key]) for key in ("load", "fault") if key in row.context)
         if row.context["cache"] == WARM:
             load += f", cache {WARM}"
         goal = f"{sign} {row.goal:g} {row.unit}"
-        yield [row.metric, str(row.context["modalities"]), load, measured, goal, "met" if is_met(row) else "short"]
+        yield [row.metric, str(row.context["modalities"]), load, measured, goal, _verdict(row)]
