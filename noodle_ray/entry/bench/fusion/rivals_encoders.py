@@ -14,14 +14,17 @@ import torch
 from noodle_ray.fusion.calibration import Calibration, load_calibration
 from noodle_ray.fusion.candidate_cache import CandidateCache, stacked
 from noodle_ray.fusion.decoding import decode_audio, decode_image
-from noodle_ray.fusion.fusing import evidence, posterior, weight_of
+from noodle_ray.fusion.fusing import evidence
 from noodle_ray.fusion.limits import CACHED_CANDIDATES
 from noodle_ray.fusion.modality import FIELD_OF
 from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion.rule import combined
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
 from noodle_ray.fusion_models.packs import load_pack
 from noodle_ray.fusion_models.text import Sentences
 
+ONLY = "1"
+"""There is one version of each encoder here."""
 Question = Mapping[str, Any]
 """The fields of a request as JSON has them."""
 
@@ -45,8 +48,7 @@ def fused(
     """The answer as ours has it, as far as the benchmark looks at it: the candidates with their probabilities."""
     evidences = {name: evidence(name, reading, rows, calibration) for name, reading in readings.items()}
     usable = {name: values for name, values in evidences.items() if values is not None}
-    weights = [weight_of(name, readings[name], calibration) for name in usable]
-    probabilities = posterior(list(usable.values()), weights, len(candidates))
+    probabilities = combined(calibration.subsets, usable)
     order = np.argsort(-probabilities, kind="stable")
     ranked = [{"candidate": candidates[index], "probability": float(probabilities[index])} for index in order]
     return {"candidates": ranked, "confidence": ranked[0]["probability"], "modalities_used": list(readings)}
@@ -59,9 +61,9 @@ class CandidateRows:
         self._model, self._cache = model, CandidateCache(CACHED_CANDIDATES)
 
     def __call__(self, candidates: tuple[str, ...]) -> Matrix:
-        if missing := self._cache.missing(candidates):
-            self._cache.put(dict(zip(missing, self._model.embed(missing), strict=True)))
-        return stacked(candidates, self._cache.known(candidates))
+        if missing := self._cache.missing(ONLY, candidates):
+            self._cache.put(ONLY, ONLY, dict(zip(missing, self._model.embed(missing), strict=True)))
+        return stacked(candidates, self._cache.known(ONLY, candidates))
 
 
 class Encoders:
