@@ -84,7 +84,7 @@ class FusionEngine:
         await asyncio.gather(*(self._encoders.versions([modality]) for modality in modalities))
 
     async def process(self, request: MultimodalInput) -> FusionResult:
-        """One answer. Raises what Engine.process raises, InvalidInput and TooLarge for what is over this one's limits."""
+        """One answer. Raises what Engine.process raises, and TooLarge for what is over this deployment's limits."""
         items = [(modality, item) for modality, given in request.given() for item in given]
         check(items, self._limits, [(one.modality, one.content) for one in request.candidates])
         return await self._engine.process(request, uuid.uuid4().hex)
