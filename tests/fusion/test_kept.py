@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,14 @@ def compass() -> Compass:
     return Compass()
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to hold")
+
+
 ENTRIES = [NewEntry(name="pole", text="the north"), NewEntry(name="dawn", text="the sun", meta={"at": 6})]
 
 
@@ -232,7 +240,7 @@ class TestIndexes:
         world = World(settings, await started(settings), compass)
         await world.handle._keeper.create_index("sky", "dense")
         compass.error = InvalidInput.of("image", "is no picture")
-        with pytest.raises(InvalidInput, match="pole.*is no picture"):
+        with pytest.raises(InvalidInput, match=r"pole.*is no picture"):
             await world.indexes.add("sky", ENTRIES)
         assert (await world.handle._keeper.index("sky")).entries == 0
 
@@ -301,12 +309,7 @@ class TestModules:
         monkeypatch.setattr("noodle_ray.fusion_models.keeper_ports.REFRESH_S", 0.01)
         registry = Registry()
         world = World(settings, await started(settings, registry), compass)
-        while True:  # the very first reading may take longer than that, too
-            try:
-                await world.best("modules", "north")
-                break
-            except NotFound:
-                await asyncio.sleep(0.01)
+        await world.indexes._once("modules", world.indexes._read_modules)
         goes_on = asyncio.Event()
         real = compass.read
 
@@ -318,8 +321,8 @@ class TestModules:
         registry.publish(Listed("polaris", "2.0", "north"))
         assert "polaris" not in (await world.indexes.index("modules")).names
         goes_on.set()
-        while "polaris" not in (await world.indexes.index("modules")).names:
-            await asyncio.sleep(0.01)
+        await until(lambda: "polaris" in world.handle._keeper._indexes._loaded["modules"].names)
+        assert "polaris" in (await world.indexes.index("modules")).names
 
 
 class TestSessions:
@@ -380,8 +383,7 @@ class TestSessions:
             await sessions.open()
         await asyncio.sleep(0.03)
         fails[0] = False
-        while not any(row["turns"] for row in database.load("sessions").values()):
-            await asyncio.sleep(0.01)
+        await until(lambda: any(row["turns"] for row in database.load("sessions").values()))
         await sessions.close()
 
 
