@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ class Reading:
     unlikeliness: only for scores that presume that the input *is* one of the candidates (a sentence read aloud): how
                   many nats the best candidate is less likely than the encoder's own free reading.
     features:     what a trained head looks at, in a space of the encoder's own; None: it looks at the embedding.
+    sources:      one number a candidate for each of the encoder's ways of scoring, by name ("likelihood", "spelling"):
+                  what a fitted rule weighs under "modality:name". `scores` is the best of them.
     """
 
     encoder: str
@@ -32,3 +35,4 @@ class Reading:
     scores: Vector | None = None
     unlikeliness: float | None = None
     features: Vector | None = None
+    sources: Mapping[str, Vector] = field(default_factory=dict)

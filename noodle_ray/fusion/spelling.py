@@ -22,9 +22,12 @@ REMEMBERED_TEXTS = 8192
 SOUND_SHARE = 0.5
 """How much of the likeness is the sound's."""
 
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-_ONES += "seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_BELOW_TWENTY = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen
+"""
+_ONES = _BELOW_TWENTY.split()
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
 _ORDINALS |= {"twelve": "twelfth"}
 _ROUND = {"100": "hundred", "1000": "thousand", "1000000": "million"}
@@ -32,7 +35,7 @@ _SIGNS = {
     "*": "star", "#": "pound", "%": "percent", "&": "and", "$": "dollar", "@": "at", "+": "plus", "=": "equals",
     "<": "less than", ">": "greater than",
 }  # fmt: skip
-_PARTS = re.compile(r"(\d+)(st|nd|rd|th)?\b|([*#%&$@+=<>])|((?:[^\W\d_]|['’])+)")
+_PARTS = re.compile(r"(\d+)(st|nd|rd|th)?\b|([*#%&$@+=<>])|((?:[^\W\d_]|['\u2019])+)")
 
 
 def likeness(heard: str, candidates: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -91,7 +94,7 @@ def _similarities(query: str, choices: list[str]) -> npt.NDArray[np.float64]:
 def _said(number: str, ending: str, sign: str, word: str) -> str:
     if number:
         return _ordinal(number) if ending else _cardinal(number)
-    return _SIGNS[sign] if sign else word.replace("’", "'")
+    return _SIGNS[sign] if sign else word.replace("\u2019", "'")
 
 
 def _cardinal(digits: str) -> str:
@@ -130,4 +133,6 @@ _WRITTEN = _numerals()
 """Every number word that stands alone, as digits."""
 _ELLIPSES = re.compile(r"\.\.\.|…")
 _DIGITS = re.compile(r"(\d+)(st|nd|rd|th)?\b")
-_WORDS = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, _WRITTEN), key=len, reverse=True)) + r")\b", re.IGNORECASE)
+_WORDS = re.compile(
+    r"\b(?:" + "|".join(sorted(map(re.escape, _WRITTEN), key=len, reverse=True)) + r")\b", re.IGNORECASE
+)
