@@ -22,6 +22,7 @@ REMEMBERED_TEXTS = 8192
 SOUND_SHARE = 0.5
 """How much of the likeness is the sound's."""
 
+<<<<<<< HEAD
 _ONES = [
     "zero",
     "one",
@@ -42,6 +43,13 @@ _ONES = [
     "sixteen",
 ]
 _ONES += ["seventeen", "eighteen", "nineteen"]
+=======
+_BELOW_TWENTY = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen
+"""
+_ONES = _BELOW_TWENTY.split()
+>>>>>>> work-1
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
 _ORDINALS |= {"twelve": "twelfth"}
@@ -50,7 +58,7 @@ _SIGNS = {
     "*": "star", "#": "pound", "%": "percent", "&": "and", "$": "dollar", "@": "at", "+": "plus", "=": "equals",
     "<": "less than", ">": "greater than",
 }  # fmt: skip
-_PARTS = re.compile(r"(\d+)(st|nd|rd|th)?\b|([*#%&$@+=<>])|((?:[^\W\d_]|['’])+)")
+_PARTS = re.compile(r"(\d+)(st|nd|rd|th)?\b|([*#%&$@+=<>])|((?:[^\W\d_]|['\u2019])+)")
 
 
 def likeness(heard: str, candidates: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -109,7 +117,7 @@ def _similarities(query: str, choices: list[str]) -> npt.NDArray[np.float64]:
 def _said(number: str, ending: str, sign: str, word: str) -> str:
     if number:
         return _ordinal(number) if ending else _cardinal(number)
-    return _SIGNS[sign] if sign else word.replace("’", "'")
+    return _SIGNS[sign] if sign else word.replace("\u2019", "'")
 
 
 def _cardinal(digits: str) -> str:
