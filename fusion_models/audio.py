@@ -57,10 +57,10 @@ class SpeechEncoder:
         features = segment_means(memory.states.float().cpu().numpy())
         return Reading(self._version, seen, heard.certainty, embedding, scores, unlikeliness, features)
 
-    def features(self, samples: Samples) -> Vector:
+    def features(self, content: Samples) -> Vector:
         """A reading's features alone, without a transcript."""
         with torch.inference_mode():
-            return segment_means(self._whisper.listen(samples).states.float().cpu().numpy())
+            return segment_means(self._whisper.listen(content).states.float().cpu().numpy())
 
     def transcribe(self, samples: Samples) -> Transcript:
         with torch.inference_mode():
