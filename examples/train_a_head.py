@@ -9,6 +9,7 @@ The rows are functions of Python's standard library, labelled by the modules the
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from pathlib import Path
 
@@ -26,19 +27,22 @@ TOPICS = {
     "numbers": ("statistics", "fractions", "random", "numbers", "colorsys", "calendar"),
     "programs": ("ast", "dis", "inspect", "trace", "traceback", "tokenize", "pkgutil", "types", "typing"),
 }
+ROWS_A_TOPIC, LONGEST = 40, 800
 QUESTION = "def f(path, target):\n    for name in os.listdir(path):\n        copy(os.path.join(path, name), target)"
 
 
 def write_rows(path: Path) -> int:
     """One JSON object a line: a label, and what shows it."""
     topic_of = {module: topic for topic, modules in TOPICS.items() for module in modules}
-    rows = [
-        {"label": topic_of[function.module], "text": function.summary, "code": function.code}
-        for function in python_functions()
-        if function.module in topic_of
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return len(rows)
+    rows: dict[str, list[dict[str, str]]] = {topic: [] for topic in TOPICS}
+    for function in python_functions():
+        if function.module in topic_of and len(function.code) < LONGEST:
+            topic = topic_of[function.module]
+            rows[topic].append({"label": topic, "text": function.summary, "code": function.code})
+    draw = random.Random(1)
+    drawn = [row for topic in TOPICS for row in draw.sample(rows[topic], min(ROWS_A_TOPIC, len(rows[topic])))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in drawn))
+    return len(drawn)
 
 
 def ask(head: Head, code: str) -> str:

@@ -20,6 +20,7 @@ from noodle_ray.errors import InvalidInput, NotFound
 from noodle_ray.fusion.decoding import decode_audio, decode_image
 from noodle_ray.fusion.head import Head, known_heads
 from noodle_ray.fusion.training_rows import Content
+from noodle_ray.fusion_models import reading_rows
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
 from noodle_ray.fusion_models.packs import Pack
 from noodle_ray.fusion_models.reading_rows import RowReader
@@ -31,11 +32,8 @@ TOOLS = ["hammer", "saw", "drill", "wrench", "chisel", "pliers", "file", "screwd
 
 def rows(folder: Path) -> Path:
     path = folder / "rows.jsonl"
-    lines = [
-        {"label": label, "text": f"a {thing}"}
-        for label, things in (("food", FOODS), ("tool", TOOLS))
-        for thing in things
-    ]
+    things = [("food", food) for food in FOODS] + [("tool", tool) for tool in TOOLS]
+    lines = [{"label": label, "text": f"a {thing}"} for label, thing in things]
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
 
@@ -72,9 +70,7 @@ def test_a_head_is_trained_saved_listed_and_asked(
     assert head.labels[int(head.rule.posterior(scores).argmax())] == "tool"
 
     # Again: nothing is encoded a second time, and every byte is the same.
-    monkeypatch.setattr(
-        "noodle_ray.fusion_models.reading_rows.load_encoder", lambda *args: pytest.fail("encoded again")
-    )
+    monkeypatch.setattr(reading_rows, "load_encoder", lambda *args: pytest.fail("encoded again"))
     assert "100.0 %" in run("train", str(path), "--name", "things").stdout
     assert {file.name: file.read_bytes() for file in (state_dir / "heads").iterdir()} == files
 
@@ -147,7 +143,7 @@ def test_an_encoder_is_loaded_only_where_needed(tmp_path: Path, base: Pack, monk
         loaded.append(modality)
         return load_encoder(pack, modality)
 
-    monkeypatch.setattr("noodle_ray.fusion_models.reading_rows.load_encoder", counted)
+    monkeypatch.setattr(reading_rows, "load_encoder", counted)
     reader = RowReader(base, tmp_path)
     for word in ("one", "two", "one"):
         reader.read("text", Content(word, word))
