@@ -11,11 +11,8 @@ import torch
 from noodle_ray.errors import shorten
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples
 from noodle_ray.fusion.reading import Reading, Vector
-<<<<<<< HEAD
-from noodle_ray.fusion_models.descriptors import segment_means
-=======
 from noodle_ray.fusion.spelling import likeness
->>>>>>> work-1
+from noodle_ray.fusion_models.descriptors import segment_means
 from noodle_ray.fusion_models.pretrained import from_pretrained
 from noodle_ray.fusion_models.quantised import INT8
 from noodle_ray.fusion_models.spoken_candidates import SpokenCandidates
@@ -38,16 +35,9 @@ def load_whisper(source: Any, precision: str = INT8, device: str = "cpu", **wher
 class SpeechEncoder:
     """Reads speech.
 
-<<<<<<< HEAD
-    A candidate's score is its log-likelihood given the clip minus that given silence, so that long and rare sentences
-    are not at a disadvantage (pointwise mutual information). It presumes that a candidate was read aloud: the reading
-    also says how much less likely the best candidate is than the free transcript. Its features are the encoder's
-    states, averaged over equal stretches of the clip.
-=======
     Candidates are scored by how likely they are to have been read aloud, and by how like the transcript they are. The
     first presumes that one of them was: the reading also says how much less likely the best of them is than the free
-    transcript.
->>>>>>> work-1
+    transcript. Its features are the encoder's states, averaged over equal stretches of the clip.
     """
 
     def __init__(self, whisper: Whisper, sentences: Sentences, version: str) -> None:
@@ -62,24 +52,26 @@ class SpeechEncoder:
             scores, unlikeliness, sources = self._score(memory, heard, candidates)
         embedding = self._sentences.embed([heard.text or "silence"])[0]
         seen = shorten(heard.text) or "nothing"
-<<<<<<< HEAD
-        features = segment_means(memory.states.float().cpu().numpy())
-        return Reading(self._version, seen, heard.certainty, embedding, scores, unlikeliness, features)
+        return Reading(
+            self._version,
+            seen,
+            heard.certainty,
+            embedding,
+            scores,
+            unlikeliness,
+            segment_means(memory.states.float().cpu().numpy()),
+            sources,
+        )
 
-    def features(self, samples: Samples) -> Vector:
+    def features(self, content: Samples) -> Vector:
         """A reading's features alone, without a transcript."""
         with torch.inference_mode():
-            return segment_means(self._whisper.listen(samples).states.float().cpu().numpy())
-=======
-        return Reading(
-            self._version, seen, heard.certainty, embedding, scores, unlikeliness=unlikeliness, sources=sources
-        )
+            return segment_means(self._whisper.listen(content).states.float().cpu().numpy())
 
     def prepare(self, candidates: Iterable[str]) -> None:
         """Makes the first question about these candidates as quick as later ones. Some milliseconds each."""
         with torch.inference_mode():
             self._candidates.prepare(candidates)
->>>>>>> work-1
 
     def transcribe(self, samples: Samples) -> Transcript:
         with torch.inference_mode():

@@ -27,6 +27,7 @@ class CodeEncoder:
 
     def __init__(self, model: Sentences, version: str, anchored: bool = True) -> None:
         self._model, self._version, self._anchored = model, version, anchored
+        self.scores_texts = not anchored
 
     def encode(self, content: str, candidates: tuple[str, ...] = ()) -> Reading:
         words = words_of(content)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-=======
-from collections.abc import Mapping
-from dataclasses import dataclass, field
->>>>>>> work-1
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +24,9 @@ class Reading:
     unlikeliness: only for scores that presume that the input *is* one of the candidates (a sentence read aloud): how
                   many nats the best candidate is less likely than the encoder's own free reading.
     features:     what a trained head looks at, in a space of the encoder's own; None: it looks at the embedding.
-<<<<<<< HEAD
     sources:      more ways of scoring the candidates, by name: one number a candidate each.
     space:        which anchor's space the embedding is in. Embeddings of different spaces cannot be compared.
     needs_texts:  whether the reading depends on the candidates' texts that the encoder was given.
-=======
-    sources:      one number a candidate for each of the encoder's ways of scoring, by name ("likelihood", "spelling"):
-                  what a fitted rule weighs under "modality:name". `scores` is the best of them.
->>>>>>> work-1
     """
 
     encoder: str
@@ -47,7 +37,6 @@ class Reading:
     unlikeliness: float | None = None
     features: Vector | None = None
     sources: Mapping[str, Vector] = field(default_factory=dict)
-<<<<<<< HEAD
     space: str = ""
     needs_texts: bool = False
 
@@ -108,5 +97,3 @@ def _mean(vectors: Sequence[Vector | None]) -> Vector | None:
 def _mean_number(values: Sequence[float | None]) -> float | None:
     given = [value for value in values if value is not None]
     return sum(given) / len(given) if len(given) == len(values) else None
-=======
->>>>>>> work-1
