@@ -137,8 +137,7 @@ class Postings:
         mean = max(float(lengths[alive].sum()) / max(documents, 1), 1e-9)
         size = 1.0 - weighting.b + weighting.b * lengths[slots] / mean
         gains = (query.counts * rarity)[which] * counts * (weighting.k1 + 1.0) / (counts + weighting.k1 * size)
-        total: Floats = np.bincount(slots, gains, minlength=len(alive))
-        return total
+        return np.bincount(slots, gains, minlength=len(alive)).astype(np.float64)
 
     def _found(self, segment: Segment, terms: Terms, alive: Mask) -> tuple[Slots, Slots, Floats]:
         which, postings = segment.find(terms)

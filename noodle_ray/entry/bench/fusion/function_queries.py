@@ -11,7 +11,7 @@ from random import Random
 
 from noodle_ray.entry.datasets import python_functions
 from noodle_ray.entry.function_pairs import masked
-from noodle_ray.fusion.code_tokens import COMMENT, LINE, NAME, Token, is_renameable, shape_terms, tokens_of
+from noodle_ray.fusion.code_tokens import COMMENT, LINE, NAME, is_renameable, shape_terms, tokens_of
 
 FUNCTIONS, SEED = 1000, 5
 FIT, VALIDATION, TEST = "fit", "validation", "test"
