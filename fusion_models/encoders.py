@@ -67,9 +67,13 @@ def _text(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
 
 def _code(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
     from noodle_ray.fusion_models.code import CodeEncoder
+    from noodle_ray.fusion_models.code_map import shipped_map
     from noodle_ray.fusion_models.text import SentenceModel
 
-    return CodeEncoder(SentenceModel.load(source, **where), pack.version("code"), _shares_the_anchor(pack, "code"))
+    version, anchored = pack.version("code"), _shares_the_anchor(pack, "code")
+    return CodeEncoder(
+        SentenceModel.load(source, **where), version, anchored, shipped_map(version) if anchored else None
+    )
 
 
 def _class_mixture(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:

@@ -95,6 +95,11 @@ class Postings:
         self._segments: list[Segment] = []
         self._lengths = Growing(np.float64)
 
+    @property
+    def everything(self) -> Mask:
+        """The mask of all slots, for collections from which nothing is removed."""
+        return np.ones(len(self._lengths.rows), np.bool_)
+
     def append(self, documents: Sequence[Document], alive: Mask) -> None:
         """Adds documents in the next slots. alive: (slots before this,), which of them are still there."""
         first = len(self._lengths.rows)
