@@ -1,4 +1,4 @@
-"""What people would use instead: a sentence model alone, BM25 alone, BM25 over masked windows, a plain sum of scores."""
+"""What people would use instead: a sentence model, BM25 on words or on masked windows, a plain sum of cosines."""
 
 from __future__ import annotations
 
