@@ -88,10 +88,12 @@ def _text(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> M
 
 def _code(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:
     from noodle_ray.fusion_models.code import CodeEncoder
+    from noodle_ray.fusion_models.code_map import shipped_map
     from noodle_ray.fusion_models.text import SentenceModel
 
+    version, anchored = pack.version("code"), _shares_the_anchor(pack, "code")
     model = SentenceModel.load(source, running.precision, running.device, **where)
-    return CodeEncoder(model, pack.version("code"), _shares_the_anchor(pack, "code"))
+    return CodeEncoder(model, version, anchored, shipped_map(version) if anchored else None)
 
 
 def _class_mixture(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:
