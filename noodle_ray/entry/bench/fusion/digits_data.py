@@ -79,11 +79,15 @@ def encoded(cache_dir: Path, progress: Progress) -> dict[tuple[str, int], Encode
             if not path.is_file():
                 progress(f"encoding digits: {part}, {level.name}")
                 draft = path.with_suffix(".draft.npz")
-                np.savez(draft, **maker.made(part, index))
+                _keep(maker.made(part, index), draft)
                 draft.replace(path)
             with np.load(path) as kept:
                 result[part, index] = Encoded(kept["vision"], kept["audio"], kept["digits"])
     return result
+
+
+def _keep(arrays: Encoded, path: Path) -> None:
+    np.savez(path, vision=arrays.vision, audio=arrays.audio, digits=arrays.digits)
 
 
 def _key(pack: Pack, synthesiser: voices.Synthesiser) -> str:
@@ -101,8 +105,7 @@ class _Maker:
         self._encoders: dict[str, Any] = {}
         self._spoken: dict[tuple[int, str, int, int], Samples] = {}
 
-    def made(self, part: str, index: int) -> dict[str, npt.NDArray[Any]]:
-        """The arrays of Encoded."""
+    def made(self, part: str, index: int) -> Encoded:
         draw = np.random.default_rng([SEED, list(PICTURES).index(part), index])
         pictures, digits = handwritten()
         level = LEVELS[index]
@@ -110,11 +113,11 @@ class _Maker:
         seen = [decode_image(noisy_picture(pictures[one], level, draw)) for one in chosen]
         heard = [self._clip(digit, part, draw) for digit in digits[chosen].tolist()]
         sounds = [decode_audio(noisy_sound(samples, level, draw)) for samples in heard]
-        return {
-            "vision": np.stack([self._encoder("vision").features(pixels) for pixels in seen]),
-            "audio": np.stack([self._encoder("audio").features(samples) for samples in sounds]),
-            "digits": digits[chosen],
-        }
+        return Encoded(
+            np.stack([self._encoder("vision").features(pixels) for pixels in seen]),
+            np.stack([self._encoder("audio").features(samples) for samples in sounds]),
+            digits[chosen],
+        )
 
     def _encoder(self, modality: str) -> Any:
         if modality not in self._encoders:
