@@ -7,7 +7,6 @@ names and keywords are emojibase's. Each style's licence stands beside it; sets 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -19,8 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from noodle_ray.errors import CorruptData, NotFound, Unavailable
 from noodle_ray.fusion_models.files import sha256_of
@@ -285,11 +282,3 @@ def _member(package: Path, name: str) -> bytes:
         if found is None:
             raise CorruptData(f"{package.name} has no file {name}")
         return found.read()
-
-
-def drawn_on(picture: bytes, colour: tuple[int, int, int]) -> Image.Image:
-    """The picture on a background of this colour."""
-    layer = Image.open(io.BytesIO(picture)).convert("RGBA")
-    ground = Image.new("RGBA", layer.size, (*colour, 255))
-    ground.alpha_composite(layer)
-    return ground.convert("RGB")
