@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from noodle_ray.fusion.decoding import Pixels
 from noodle_ray.fusion.reading import Matrix, Reading
-from noodle_ray.fusion_models.mobilenet import mobilenet_of
+from noodle_ray.fusion_models.descriptors import thumbnails
+from noodle_ray.fusion_models.mobilenet import MobileNetV2, mobilenet_of
 from noodle_ray.fusion_models.pretrained import from_pretrained
 
 RESIZED, CROPPED = 256, 224
@@ -42,9 +43,10 @@ class ClassMixtureEncoder:
 
     A picture lies at the mean of its likeliest classes' names, weighted by their probabilities.
     names: the classes' names, for people. places: (classes, width) unit vectors of the names in the anchor space.
+    A reading's features are the network's pooled states and the picture's thumbnails.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str], places: Tensor, version: str) -> None:
+    def __init__(self, network: MobileNetV2, names: Sequence[str], places: Tensor, version: str) -> None:
         self._network, self._names, self._places, self._version = network, names, places, version
 
     @classmethod
@@ -55,22 +57,30 @@ class ClassMixtureEncoder:
 
     def classify(self, pixels: Pixels) -> list[tuple[str, float]]:
         """The likeliest classes' names with their probabilities, best first."""
-        values, indices = self._best(pixels)
+        values, indices = self._best(self._pooled(pixels))
         return [(self._names[index], float(value)) for value, index in zip(values, indices, strict=True)]
 
     def encode(self, content: Pixels, candidates: tuple[str, ...] = ()) -> Reading:
-        values, indices = self._best(content)
+        pooled = self._pooled(content)
+        values, indices = self._best(pooled)
         with torch.inference_mode():
             unit = functional.normalize(values @ self._places[indices], dim=0)
         named = zip(values[:NAMED_CLASSES], indices[:NAMED_CLASSES], strict=True)
         seen = ", ".join(f"{self._names[index]} ({float(value):.0%})" for value, index in named)
-        return Reading(self._version, seen, float(values[0]), np.asarray(unit.numpy(), np.float32))
+        features = np.concatenate([pooled.numpy(), thumbnails(content)])
+        return Reading(self._version, seen, float(values[0]), np.asarray(unit.numpy(), np.float32), features=features)
 
-    def _best(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
-        """Probabilities and indices of the likeliest classes, best first."""
+    def _pooled(self, pixels: Pixels) -> Tensor:
+        """(1280,): what the network's last convolution makes of the picture, on average over its places."""
         with torch.inference_mode():
             picture = prepared(pixels).contiguous(memory_format=torch.channels_last)
-            best = torch.softmax(self._network(picture)[0], 0).topk(min(MIXED_CLASSES, len(self._names)))
+            pooled: Tensor = self._network.features(picture).mean((2, 3))[0]
+        return pooled
+
+    def _best(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities and indices of the likeliest classes, best first."""
+        with torch.inference_mode():
+            best = torch.softmax(self._network.classifier(pooled), 0).topk(min(MIXED_CLASSES, len(self._names)))
         return best.values, best.indices
 
 
