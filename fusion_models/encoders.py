@@ -73,9 +73,14 @@ def _code(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
 
 
 def _class_mixture(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
-    from noodle_ray.fusion_models.vision import ClassMixtureEncoder
+    from noodle_ray.fusion_models.files import sha256_of
+    from noodle_ray.fusion_models.names_head import HEAD, NamesHead
+    from noodle_ray.fusion_models.vision import ClassMixtureEncoder, LearnedProjectionEncoder
 
-    return ClassMixtureEncoder.load(source, pack.version("vision"))
+    version = pack.version("vision")
+    if HEAD.is_file() and (head := NamesHead.load()).network == sha256_of(source / "model.safetensors"):
+        return LearnedProjectionEncoder.load_with(head, source, version)
+    return ClassMixtureEncoder.load(source, version)  # the head was trained on other weights' states, or is not there
 
 
 def _two_towers(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:

@@ -164,7 +164,10 @@ class Whisper:
         end = min(-(-length // BLOCK) * BLOCK, self._window)
         layers = []
         for index, (silence, blocks) in enumerate(zip(self._silence, self._blocks, strict=True)):
-            parts = [(rest[:, :, length:end], block[:, :, end // BLOCK :]) for rest, block in zip(silence, blocks, strict=True)]
+            parts = [
+                (rest[:, :, length:end], block[:, :, end // BLOCK :])
+                for rest, block in zip(silence, blocks, strict=True)
+            ]
             mine = own[index] if own else (silence[0][:, :, :0], silence[1][:, :, :0])
             layers.append(tuple(torch.cat([first, *rest], 2) for first, rest in zip(mine, parts, strict=True)))
         counts = torch.zeros(layers[0][0].shape[2], dtype=self._type, device=self._device)
