@@ -78,7 +78,7 @@ def _class_mixture(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEn
     from noodle_ray.fusion_models.vision import ClassMixtureEncoder, LearnedProjectionEncoder
 
     version = pack.version("vision")
-    if HEAD.is_file() and (head := NamesHead.load()).network == sha256_of(source / "model.safetensors"):
+    if HEAD.is_file() and (head := NamesHead.load(HEAD)).network == sha256_of(source / "model.safetensors"):
         return LearnedProjectionEncoder.load_with(head, source, version)
     return ClassMixtureEncoder.load(source, version)  # the head was trained on other weights' states, or is not there
 
