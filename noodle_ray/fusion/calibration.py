@@ -40,7 +40,10 @@ class Presumption(Model):
 
 
 class Calibration(Model):
-    """The scales of one pack: `cosines` for compared embeddings, `scores` for encoders' own scores, by modality."""
+    """The scales of one pack: `cosines` for compared embeddings, `scores` for encoders' own scores, by modality.
+
+    A kind of input that is calibrated apart has a scale of its own among `cosines` ("vision:drawing").
+    """
 
     cosines: dict[str, Scale]
     scores: dict[str, Scale] = Field(default_factory=dict)

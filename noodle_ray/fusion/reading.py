@@ -23,6 +23,7 @@ class Reading:
     unlikeliness: only for scores that presume that the input *is* one of the candidates (a sentence read aloud): how
                   many nats the best candidate is less likely than the encoder's own free reading.
     features:     what a trained head looks at, in a space of the encoder's own; None: it looks at the embedding.
+    kind:         which kind of input it was, where a modality's kinds are calibrated apart ("drawing"); else empty.
     """
 
     encoder: str
@@ -32,3 +33,4 @@ class Reading:
     scores: Vector | None = None
     unlikeliness: float | None = None
     features: Vector | None = None
+    kind: str = ""

@@ -16,7 +16,10 @@ from torch.nn import functional
 
 from noodle_ray.entry.datasets import Photograph
 from noodle_ray.errors import CorruptData, InvalidInput
+from noodle_ray.fusion.calibration import UNFITTED, Calibration, Scale
 from noodle_ray.fusion.decoding import Pixels, decode_image
+from noodle_ray.fusion.fusing import evidence
+from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion_models import names_head
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
 from noodle_ray.fusion_models.mobilenet import folded, mobilenet_of
@@ -198,3 +201,17 @@ def test_the_shipped_head_names_a_drawing_of_no_style_it_knows(base: Pack, cache
     taught = [one for one in found.emoji if one.part == "training" and found.has(one, "fluent")][::40]
     seen = [vision.encode(decode_image(found.picture(one, "fluent"))).seen for one in taught]
     assert sum(one.name in text for one, text in zip(taught, seen, strict=True)) > len(taught) / 2
+
+
+def test_drawings_have_a_scale_of_their_own() -> None:
+    place = np.array([1.0, 0.0], np.float32)
+    scales = {"vision": Scale(temperature=1.0), "vision:drawing": Scale(temperature=0.1)}
+    calibration = Calibration(cosines=scales, presumption=UNFITTED.presumption)
+    candidates = np.eye(2, dtype=np.float32)
+    photograph, drawn = (
+        evidence("vision", Reading("x", "", 1.0, place, kind=kind), candidates, calibration) for kind in ("", "drawing")
+    )
+    assert photograph is not None
+    assert drawn is not None
+    assert np.isclose(photograph[0] - photograph[1], 1.0)
+    assert np.isclose(drawn[0] - drawn[1], 10.0)
