@@ -321,7 +321,7 @@ class TestModules:
         registry.publish(Listed("polaris", "2.0", "north"))
         assert "polaris" not in (await world.indexes.index("modules")).names
         goes_on.set()
-        await until(lambda: "polaris" in world.handle._keeper._indexes._loaded["modules"].names)
+        await until(lambda: not world.indexes._under_way)
         assert "polaris" in (await world.indexes.index("modules")).names
 
 
