@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from keeper_fakes import EAST, Compass, PlainDecoder, Registry
 
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound, Unavailable
 from noodle_ray.fusion.candidate_cache import CandidateCache
-from noodle_ray.fusion.catalogue import Listed, Listing
+from noodle_ray.fusion.catalogue import Listed
 from noodle_ray.fusion.head import Head, HeadDescription, HeadSource, Layer
 from noodle_ray.fusion.index_messages import KnownQuery, NewEntry
 from noodle_ray.fusion.indexing import Indexer
 from noodle_ray.fusion.inputs import MultimodalInput
-from noodle_ray.fusion.items import Item
-from noodle_ray.fusion.ports import Placed
 from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion.reading_cache import ReadingCache
 from noodle_ray.fusion.remembered import Turn
@@ -39,64 +38,6 @@ from noodle_ray.fusion_models.kept_sessions import KeptSessions
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
 from noodle_ray.store.files import Folder
-
-EAST, NORTH = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
-
-
-class Compass:
-    """Encoders that know two directions: what speaks of the north, and everything else."""
-
-    def __init__(self) -> None:
-        self.space, self.read_items = "a", 0
-        self.error: Exception | None = None
-
-    async def versions(self, modalities: Sequence[str]) -> dict[str, str]:
-        return dict.fromkeys(modalities, f"1-{self.space}")
-
-    async def read(
-        self, modality: str, version: str, items: Sequence[Any], texts: tuple[str, ...], within_s: float
-    ) -> Sequence[Reading]:
-        await asyncio.sleep(0)
-        if self.error is not None:
-            raise self.error
-        self.read_items += len(items)
-        return [Reading("c", str(item)[:80], 1.0, self.place_of(str(item)), space=self.space) for item in items]
-
-    async def place(self, version: str, texts: tuple[str, ...], within_s: float) -> Placed:
-        return Placed(self.space, np.stack([self.place_of(text) for text in texts]))
-
-    def place_of(self, text: str) -> Any:
-        return NORTH if "north" in text else EAST
-
-
-class PlainDecoder:
-    async def decode(self, modality: str, item: Item) -> Any:
-        return item
-
-
-class Registry:
-    """A catalogue that grows."""
-
-    def __init__(self) -> None:
-        self.modules = {
-            "compass": Listed("compass", "1.0", "tells where north is"),
-            "sun": Listed("sun", "1.0", "east"),
-        }
-        self.revision = 1
-
-    async def listed(self, known: int) -> Listing | None:
-        return None if known == self.revision else Listing(self.revision, tuple(self.modules.values()))
-
-    async def code(self, name: str, version: str) -> str:
-        return f"def {name}(): ..."
-
-    def publish(self, module: Listed) -> None:
-        self.modules[module.name] = module
-        self.revision += 1
-
-    def yank(self, name: str) -> None:
-        del self.modules[name]
-        self.revision += 1
 
 
 class Handle:
@@ -232,7 +173,7 @@ class TestIndexes:
             await again.indexes.add("sky", ENTRIES)
         path.write_bytes(b"nonsense")
         third = await started(settings)
-        assert "no index" in (await third.indexes())[0].damage
+        assert "sky.index: the index is damaged" in (await third.indexes())[0].damage
         await third.drop_index("sky")
         assert await third.indexes() == []
 
