@@ -6,7 +6,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -15,12 +14,12 @@ from ray.serve.handle import DeploymentHandle
 
 from noodle_ray.fusion.calibration import load_calibration
 from noodle_ray.fusion.catalogue import Catalogue
-from noodle_ray.fusion.decoding import decode_audio, decode_image
+from noodle_ray.fusion.decoder_pool import DecoderPool
+from noodle_ray.fusion.decoding import check
 from noodle_ray.fusion.engine import Engine, Observer
 from noodle_ray.fusion.index_messages import IndexInfo, KnownQuery, NewEntry
 from noodle_ray.fusion.indexing import Indexer
 from noodle_ray.fusion.inputs import MultimodalInput
-from noodle_ray.fusion.items import Item
 from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion.ports import Encoders
 from noodle_ray.fusion.result import FusionResult
@@ -38,8 +37,6 @@ ENGINE_CPUS = 0.1
 """Serve counts it against the node's CPUs for as long as the replica lives, busy or not."""
 ENGINE_ONGOING = 256
 """Requests inside one engine: more than can be answered in time, so that it is the engine that refuses, and says so."""
-DECODER_THREADS = 2
-WARM_UP_TEXT = "ready"
 
 
 class LogObserver(Observer):
@@ -55,19 +52,6 @@ class LogObserver(Observer):
         self._log.warning("fusion stage late", request_id=request_id, stage=stage, limit_ms=limit_ms)
 
 
-class ThreadDecoder:
-    """The port `Decoder` in threads, so that decoding does not hold up the event loop."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(DECODER_THREADS, thread_name_prefix="decoder")
-
-    async def decode(self, modality: str, item: Item) -> Any:
-        if isinstance(item, str):
-            return item
-        decoder: Any = {"vision": decode_image, "audio": decode_audio}[modality]
-        return await asyncio.get_running_loop().run_in_executor(self._pool, decoder, item)
-
-
 class FusionEngine:
     """Decodes what is given, has it read, and fuses what came in time. What is remembered is the keeper's."""
 
@@ -77,27 +61,32 @@ class FusionEngine:
         """`connect` makes the way to the encoders here: Serve pickles its arguments, again when they have been used."""
         encoders = self._encoders = connect()
         asked = Keeper(keeper)
+        self._limits = settings.fusion_limits
+        self._decoder = DecoderPool(self._limits)
         self._indexes = KeptIndexesPort(asked, self._indexer, settings.fusion_index_entries)
         self._engine = Engine(
             encoders,
-            ThreadDecoder(),
+            self._decoder,
             load_calibration(settings.pack),
             KeptSessionsPort(asked),
             self._indexes,
             KeptHeadsPort(asked),
             limit_ms=settings.fusion_max_processing_time_ms,
             threshold=settings.fusion_confidence_threshold,
-            shared=KeptReadingsPort(asked) if settings.fusion_cache_bytes else None,
+            # A lone engine has read everything itself: asking would only cost time.
+            shared=KeptReadingsPort(asked) if settings.fusion_engines > 1 and settings.fusion_cache_bytes else None,
             observer=LogObserver(),
         )
-        await self._open_ways(MODALITIES)
+        await asyncio.gather(self._open_ways(MODALITIES), self._decoder.start())
 
     async def _open_ways(self, modalities: Sequence[str]) -> None:
         """The first question for a module's routes takes longer: before the first request, not during it."""
         await asyncio.gather(*(self._encoders.versions([modality]) for modality in modalities))
 
     async def process(self, request: MultimodalInput) -> FusionResult:
-        """One answer. Raises what Engine.process raises."""
+        """One answer. Raises what Engine.process raises, and TooLarge for what is over this deployment's limits."""
+        items = [(modality, item) for modality, given in request.given() for item in given]
+        check(items, self._limits, [(one.modality, one.content) for one in request.candidates])
         return await self._engine.process(request, uuid.uuid4().hex)
 
     async def add_to_index(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:
@@ -123,7 +112,7 @@ def build_application(
     # deploying the same again changes nothing.
     options = serve.deployment(
         name=FusionEngine.__name__,
-        num_replicas=1,
+        num_replicas=settings.fusion_engines,
         max_ongoing_requests=ENGINE_ONGOING,
         ray_actor_options={"num_cpus": ENGINE_CPUS},
         graceful_shutdown_timeout_s=5,

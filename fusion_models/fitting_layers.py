@@ -133,9 +133,10 @@ def _network(data: _Data) -> Fitted:
     best, worse = _Best(data), 0
     for _ in range(EPOCHS):
         model.train()
-        for batch in torch.randperm(len(data.labels)).split(BATCH):
+        for batch in torch.split(torch.randperm(len(data.labels)), BATCH):
             optimiser.zero_grad()
-            functional.cross_entropy(model(data.rows[batch]), data.labels[batch]).backward()
+            loss = functional.cross_entropy(model(data.rows[batch]), data.labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         worse = 0 if best.improved_by(model.eval()) else worse + 1
         if worse >= EPOCH_PATIENCE:

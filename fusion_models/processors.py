@@ -73,7 +73,7 @@ class Processor:
         torch.set_num_threads(1)
         pack = load_pack(config.pack, read_settings().cache_dir)
         self._modality, self._space = config.modality, pack.version("text")
-        self._encoder = load_encoder(pack, config.modality)
+        self._encoder = load_encoder(pack, config.modality, config.precision, config.device)
         self._encoder.encode(WARM_UP[config.modality], TEXTS)
         self._orders: Batcher[Order, tuple[Reading, ...]] = Batcher(config.modality, self._read_all, BATCH)
 

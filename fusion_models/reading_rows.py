@@ -63,7 +63,7 @@ class RowReader:
 
 def _recalled(path: Path) -> Reading | None:
     try:
-        with safe_open(path, "np") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, "np") as file:
             parts: dict[str, Any] = {part: file.get_tensor(part) for part in file.keys()}  # noqa: SIM118
             facts = file.metadata()
     except (OSError, SafetensorError):  # never read, or the file is damaged: then it is read again
@@ -75,7 +75,9 @@ def _recalled(path: Path) -> Reading | None:
 
 def _remember(path: Path, reading: Reading) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = {part: np.ascontiguousarray(vector) for part in PARTS if (vector := getattr(reading, part)) is not None}
+    parts: dict[str, Any] = {
+        part: np.ascontiguousarray(vector) for part in PARTS if (vector := getattr(reading, part)) is not None
+    }
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(parts, draft, {"encoder": reading.encoder, "certainty": repr(reading.certainty)})
     draft.replace(path)

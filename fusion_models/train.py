@@ -172,6 +172,7 @@ def _data(
     places = {label: index for index, label in enumerate(labels)}
     made = []
     for part in ("fit", "validation"):
-        rows = np.stack([joined(shown.readings[modality], choice) for shown in own[part]])  # type: ignore[arg-type]
+        vectors = [joined(shown.readings[modality], choice) for shown in own[part]]
+        rows = np.stack([vector for vector in vectors if vector is not None])
         made.append(fitting_layers.Part(rows, np.array([places[shown.label] for shown in own[part]], np.int64)))
     return made[0], made[1]

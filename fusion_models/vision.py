@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from noodle_ray.fusion.decoding import Pixels
-from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion.reading import Matrix, Reading, Vector
 from noodle_ray.fusion_models.descriptors import thumbnails
 from noodle_ray.fusion_models.mobilenet import MobileNetV2, mobilenet_of
 from noodle_ray.fusion_models.pretrained import from_pretrained
@@ -69,6 +69,10 @@ class ClassMixtureEncoder:
         seen = ", ".join(f"{self._names[index]} ({float(value):.0%})" for value, index in named)
         features = np.concatenate([pooled.numpy(), thumbnails(content)])
         return Reading(self._version, seen, float(values[0]), np.asarray(unit.numpy(), np.float32), features=features)
+
+    def features(self, content: Pixels) -> Vector:
+        """A reading's features alone."""
+        return np.concatenate([self._pooled(content).numpy(), thumbnails(content)])
 
     def _pooled(self, pixels: Pixels) -> Tensor:
         """(1280,): what the network's last convolution makes of the picture, on average over its places."""
@@ -130,6 +134,8 @@ class TwoTowerEncoder:
 
     `anchored`: whether the pack's texts are placed by the same model, so that the embedding can be joined.
     """
+
+    scores_texts = True
 
     def __init__(self, model: TwoTowerModel, version: str, anchored: bool) -> None:
         self._model, self._version, self._anchored = model, version, anchored

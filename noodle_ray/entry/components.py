@@ -80,8 +80,19 @@ def _clear_failures(what: str) -> Iterator[None]:
     try:
         yield
     except (RayError, RuntimeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise Unavailable(f"{what} did not start: {lines[-1] if lines else type(error).__name__}") from error
+        told = "; ".join([_last_line(str(error)) or type(error).__name__, *_deployments_failures()])
+        raise Unavailable(f"{what} did not start: {told}") from error
+
+
+def _deployments_failures() -> list[str]:
+    """Why: Serve's own error only names the deployment that failed."""
+    applications = serve.status().applications.values()
+    deployments = [deployment for one in applications for deployment in one.deployments.values()]
+    return [_last_line(one.message) for one in deployments if one.status == "DEPLOY_FAILED" and one.message]
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def register_components(gateway_url: str) -> None:

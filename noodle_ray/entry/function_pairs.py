@@ -12,11 +12,12 @@ from random import Random
 
 from noodle_ray.entry.datasets import MODULES, Function, functions_in, python_functions
 
-PACKAGES = (
-    "aiohttp anyio click fastapi fontTools fsspec httpx huggingface_hub jinja2 matplotlib networkx numba numpy "
-    "packaging prometheus_client psutil pydantic pygments pyparsing ray requests rich scipy sqlalchemy "
-    "structlog sympy torch transformers typer"
-).split()
+_PACKAGES = """
+    aiohttp anyio click fastapi fontTools fsspec httpx huggingface_hub jinja2 matplotlib networkx numba numpy packaging
+    prometheus_client psutil pydantic pygments pyparsing ray requests rich scipy sqlalchemy structlog sympy torch
+    transformers typer
+"""
+PACKAGES = tuple(_PACKAGES.split())
 """Import names of what noodle-ray itself needs, so that constraints.txt pins every version (licences: MIT, BSD, PSF,
 Apache-2.0)."""
 SEED = 11

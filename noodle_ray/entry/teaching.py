@@ -12,7 +12,7 @@ from noodle_ray.fusion.head_card import card_of
 from noodle_ray.fusion.training_rows import PARTS, divide, read_rows
 from noodle_ray.fusion_models.packs import load_pack
 from noodle_ray.fusion_models.reading_rows import RowReader
-from noodle_ray.fusion_models.train import train_head
+from noodle_ray.fusion_models.train import Shown, train_head
 from noodle_ray.settings import Settings
 
 Progress = Callable[[str], None]
@@ -43,7 +43,7 @@ def teach(
     parts = divide(examples, seed)
     reader = RowReader(load_pack(settings.pack, settings.cache_dir), settings.cache_dir)
     with counter("encoding", len(examples)) as tick:
-        shown = {part: reader.read_all(parts[part], tick) for part in PARTS}
+        shown: dict[str, list[Shown]] = {part: reader.read_all(parts[part], tick) for part in PARTS}
     facts = {
         "data": f"{len(examples)} rows of {rows.name}",
         "split": "as the rows say" if examples[0].split else f"60 / 20 / 20 % of each class, drawn by seed {seed}",

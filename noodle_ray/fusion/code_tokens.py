@@ -132,10 +132,10 @@ def shape_terms(code: str) -> Terms:
 def outline_terms(code: str) -> Terms:
     """As shape_terms over OUTLINE_WINDOWS, with attributes and what is called as spelt: variables alone are masked."""
     tokens = _without_comments(code)
-    before, after = [None, *tokens][:-1], [*tokens, None][1:]
+    before, after = [None, *tokens][: len(tokens)], [*tokens[1:], None]
     masked = [
         is_renameable(token) and not _is_dot(left) and not _is_bracket(right)
-        for left, token, right in zip(before, tokens, after, strict=True)
+        for left, token, right in zip(before, tokens, after, strict=False)
     ]
     return _shapes(tokens, masked, OUTLINE_WINDOWS)
 

@@ -61,7 +61,7 @@ def _candidate(value: object) -> object:
 class MultimodalInput(Model):
     """One request: what is given, and what is asked.
 
-    Given: at least one of `text`, `code`, `image` and `audio`, each one item or several (at most 8) that show the same
+    Given: at least one of `text`, `code`, `image` and `audio`, each one item or several that show the same
     thing. `image` is a file's bytes (JPEG, PNG, WebP, GIF, BMP), `audio` too (WAV, FLAC, Ogg, MP3); over JSON both are
     base64 strings.
 

@@ -95,6 +95,11 @@ class Postings:
         self._segments: list[Segment] = []
         self._lengths = Growing(np.float64)
 
+    @property
+    def everything(self) -> Mask:
+        """The mask of all slots, for collections from which nothing is removed."""
+        return np.ones(len(self._lengths.rows), np.bool_)
+
     def append(self, documents: Sequence[Document], alive: Mask) -> None:
         """Adds documents in the next slots. alive: (slots before this,), which of them are still there."""
         first = len(self._lengths.rows)
@@ -137,8 +142,7 @@ class Postings:
         mean = max(float(lengths[alive].sum()) / max(documents, 1), 1e-9)
         size = 1.0 - weighting.b + weighting.b * lengths[slots] / mean
         gains = (query.counts * rarity)[which] * counts * (weighting.k1 + 1.0) / (counts + weighting.k1 * size)
-        total: Floats = np.bincount(slots, gains, minlength=len(alive))
-        return total
+        return np.bincount(slots, gains, minlength=len(alive)).astype(np.float64)
 
     def _found(self, segment: Segment, terms: Terms, alive: Mask) -> tuple[Slots, Slots, Floats]:
         which, postings = segment.find(terms)

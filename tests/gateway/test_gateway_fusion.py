@@ -132,7 +132,7 @@ async def test_media_are_decoded_beside_the_event_loop(
         ({"text": "a", "candidates": "a"}, "candidates"),
         ({"text": "a", "candidates": ["a", "a"]}, "input"),
         ({"text": "a", "candidates": ["a", {"picture": "b"}]}, "candidates.1.picture"),
-        ({"text": "a", "candidates": [str(number) for number in range(1001)]}, "candidates"),
+        ({"text": "a", "candidates": [str(number) for number in range(limits.CANDIDATES + 1)]}, "candidates"),
         ({"text": "a", "candidates": ["a"], "index": "modules"}, "input"),
         ({"text": "a", "index": "a/b"}, "index"),
         ({"text": "a", "session": "\u2603"}, "session"),

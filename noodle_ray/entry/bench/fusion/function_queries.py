@@ -11,7 +11,7 @@ from random import Random
 
 from noodle_ray.entry.datasets import python_functions
 from noodle_ray.entry.function_pairs import masked
-from noodle_ray.fusion.code_tokens import COMMENT, LINE, NAME, Token, is_renameable, shape_terms, tokens_of
+from noodle_ray.fusion.code_tokens import COMMENT, LINE, NAME, is_renameable, shape_terms, tokens_of
 
 FUNCTIONS, SEED = 1000, 5
 FIT, VALIDATION, TEST = "fit", "validation", "test"
@@ -151,6 +151,22 @@ def variables_of(code: str) -> list[str]:
     return sorted(found - {"self", "cls"})
 
 
-def names_in(functions: Sequence[Target]) -> list[str]:
-    """Every name that could be changed, in alphabetical order."""
-    return sorted({token.text for each in functions for token in tokens_of(each.code) if is_renameable(token)})
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """How fragments are made for a setting. `renames`: variables get other names; `gap`: the middle line is missing."""
+
+    lines: int
+    renames: bool = False
+    gap: bool = False
+
+    def of(self, functions: Sequence[Target]) -> list[str | None]:
+        """A fragment of each function; None where it has none that would do."""
+        common = common_forms(functions) if self.lines > 1 else frozenset()
+        variables = [variables_of(target.code) for target in functions]
+        vocabulary = sorted({name for names in variables for name in names})
+        found = []
+        for target, names in zip(functions, variables, strict=True):
+            fragment = one_line(target) if self.lines == 1 else three_lines(target, common)
+            fragment = with_a_gap(fragment) if self.gap else fragment
+            found.append(renamed(target, fragment, names, vocabulary) if fragment and self.renames else fragment)
+        return found
