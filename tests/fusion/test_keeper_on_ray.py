@@ -14,7 +14,7 @@ import pytest
 from keeper_fakes import Compass, Registry
 
 from noodle_ray.actors.ports import AppFusion
-from noodle_ray.errors import Conflict, InvalidInput, LimitReached, NotFound
+from noodle_ray.errors import Conflict, InvalidInput, LimitReached, NotFound, Unavailable
 from noodle_ray.fusion.index_messages import KnownQuery, NewEntry
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.settings import Settings
@@ -83,6 +83,16 @@ def kill_keeper() -> None:
             ray.kill(ray.get_actor(actor["name"], actor["namespace"]), no_restart=True)
 
 
+async def eventually(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Asked again while the keeper is being started again."""
+    for _ in range(300):
+        try:
+            return await work()
+        except Unavailable:
+            await asyncio.sleep(0.2)
+    return await work()
+
+
 def test_an_index_is_made_found_and_outlives_the_keeper(app: AppFusion, run: Any) -> None:
     run(app.create_index("sky", "hybrid"))
     assert run(app.add_to_index("sky", ENTRIES)).entries == 2
@@ -91,7 +101,7 @@ def test_an_index_is_made_found_and_outlives_the_keeper(app: AppFusion, run: Any
     assert (found.ask, found.candidates[0].candidate, found.candidates[1].meta) == ("find", "pole", {"at": 6})
     kill_keeper()
     assert run(app.process(request)).candidates == found.candidates
-    assert run(app.index_entries("sky")) == ["pole", "dawn"]
+    assert run(eventually(lambda: app.index_entries("sky"))) == ["pole", "dawn"]
     queries = [KnownQuery(text=f"north {number}", answer="pole") for number in range(6)]
     assert run(app.fit_index("sky", queries)).fitted["validated_on"] == 2
     assert run(app.remove_from_index("sky", ["dawn"])).entries == 1
@@ -117,7 +127,7 @@ def test_a_session_counts_fades_and_is_forgotten(app: AppFusion, run: Any) -> No
     async def ask(use_context: bool) -> Any:
         request = MultimodalInput(text="what?", candidates=candidates, session=session, use_context=use_context)
         while True:  # the turn is noted beside the answer
-            answer = await app.process(request)
+            answer = await eventually(lambda: app.process(request))
             if answer.context is not None and answer.context.turns:
                 return answer
             await asyncio.sleep(0.05)

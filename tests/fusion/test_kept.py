@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from keeper_fakes import EAST, Compass, PlainDecoder, Registry
+from ray.exceptions import ActorDiedError
 
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound, Unavailable
 from noodle_ray.fusion.candidate_cache import CandidateCache
@@ -44,7 +45,7 @@ class Handle:
     """A deployment's handle whose deployment is here."""
 
     def __init__(self, keeper: object) -> None:
-        self._keeper, self.asked, self.hangs = keeper, [], False
+        self._keeper, self.asked, self.hangs, self.is_away = keeper, [], False, False
 
     def __getattr__(self, method: str) -> Any:
         handle = self
@@ -52,6 +53,8 @@ class Handle:
         class Method:
             async def remote(self, *args: Any) -> Any:
                 handle.asked.append(method)
+                if handle.is_away:
+                    raise ActorDiedError
                 if handle.hangs:
                     await asyncio.Event().wait()
                 return await getattr(handle._keeper, method)(*args)
@@ -130,6 +133,19 @@ class TestIndexes:
         await asyncio.gather(*(world.indexes.add("sky", [ENTRIES[0]]) for _ in range(3)))
         await asyncio.gather(*(world.best("sky", "north") for _ in range(5)))
         assert world.handle.asked.count("index_content") == 2
+
+    async def test_while_the_keeper_is_away_copies_answer(self, settings: Settings, compass: Compass) -> None:
+        world = World(settings, await started(settings, Registry()), compass)
+        await world.handle._keeper.create_index("sky", "hybrid")
+        await world.indexes.add("sky", ENTRIES)
+        for name in ("sky", "modules"):
+            await world.best(name, "north")
+        world.handle.is_away = True
+        assert (await world.best("sky", "north"), await world.best("modules", "north")) == ("pole", "compass")
+        with pytest.raises(Unavailable, match="keeper"):
+            await world.indexes.index("other")
+        with pytest.raises(Unavailable, match="keeper"):
+            await world.indexes.add("sky", ENTRIES)
 
     async def test_removed_and_dropped(self, settings: Settings, compass: Compass) -> None:
         world = World(settings, await started(settings), compass)
@@ -347,6 +363,9 @@ class TestHeads:
         a_head("tickets").save(settings.state_dir / "heads")
         head = await world.heads.head("tickets")
         assert head.labels == ("no", "yes") and await world.heads.head("tickets") is head
+        world.handle.is_away = True
+        assert await world.heads.head("tickets") is head
+        world.handle.is_away = False
         a_head("tickets", 1.0).save(settings.state_dir / "heads")
         assert await world.heads.head("tickets") is not head
         (info,) = [one for one in await world.handle._keeper.heads() if one.name == "tickets"]
