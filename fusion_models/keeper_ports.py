@@ -97,7 +97,12 @@ class KeptHeadsPort:
     async def head(self, name: str) -> Head:
         """Raises NotFound, CorruptData."""
         known = self._copies.get(name)
-        sent: SentHead | None = await self._keeper.ask("head_since", name, known.version if known else "")
+        try:
+            sent: SentHead | None = await self._keeper.ask("head_since", name, known.version if known else "")
+        except Unavailable:
+            if known is None:
+                raise
+            return known.head
         if sent is None and known is not None:
             return known.head
         assert sent is not None
@@ -118,13 +123,16 @@ class KeptIndexesPort:
         """The index as it is now; that of modules as the registry is, as far as there is time. Raises NotFound."""
         if name == MODULES:
             await self._refresh()
+        known, copy = self._copies.get(name, ("", None))
         try:
             version: str = await self._keeper.ask("index_version", name)
-        except NoodleError as error:
-            if not isinstance(error, Unavailable):
-                self._copies.pop(name, None)
+        except Unavailable:
+            if copy is None:
+                raise
+            return copy  # as it was when the keeper was last heard: better than no answer
+        except NoodleError:
+            self._copies.pop(name, None)
             raise
-        known, copy = self._copies.get(name, ("", None))
         if copy is not None and known == version:
             return copy
         return await self._once(f"{name} {version}", lambda: self._fetch(name))
@@ -155,6 +163,8 @@ class KeptIndexesPort:
                 await self._once("modules", self._read_modules)
         except TimeoutError:
             log.info("modules are still being read")
+        except Unavailable as error:  # of the registry, the keeper or an encoder: what was read before can be found
+            log.warning("modules not read", error=error.message)
 
     async def _read_modules(self) -> None:
         indexer = self._indexer()

@@ -12,7 +12,7 @@ from noodle_ray.errors import Conflict, CorruptData, LimitReached, NotFound
 from noodle_ray.fusion.catalogue import Catalogue, Listed, outdated
 from noodle_ray.fusion.index_messages import MODULES, IndexInfo
 from noodle_ray.fusion.rule import Rule
-from noodle_ray.fusion.stored_index import ReadEntry, StoredIndex, info_of, version_of
+from noodle_ray.fusion.stored_index import ReadEntry, StoredIndex, checked, info_of, version_of
 from noodle_ray.settings import Settings
 from noodle_ray.store.files import Folder
 
@@ -115,6 +115,7 @@ class KeptIndexes:
     async def content(self, name: str) -> Sent:
         content = await asyncio.to_thread(self._files.read, name)
         with self._naming(name):
+            await asyncio.to_thread(checked, content)
             return Sent(version_of(content), content)
 
     # -- the index of modules
@@ -142,10 +143,13 @@ class KeptIndexes:
         listing = await self._catalogue.listed(-1)
         async with self._turns[MODULES]:
             index = await self._modules()
-            if listing is not None:
-                index.remove(outdated(index, listing, space).gone)
-            index.put(entries)
-            info = await self._keep(index)
+            gone = outdated(index, listing, space).gone if listing is not None else ()
+
+            def change(to: StoredIndex) -> None:
+                to.remove(gone)
+                to.put(entries)
+
+            info = await self._changed(index, change)
         if listing is not None and listing.revision == revision:
             self._revision, self._space = revision, space
         return info
@@ -164,13 +168,15 @@ class KeptIndexes:
 
     async def _change(self, name: str, change: Callable[[StoredIndex], None]) -> IndexInfo:
         async with self._turns[name]:
-            index = await self._load(name)
-            try:
-                await asyncio.to_thread(change, index)
-                return await self._keep(index)
-            except BaseException:
-                self._forget(name)  # the file is what counts
-                raise
+            return await self._changed(await self._load(name), change)
+
+    async def _changed(self, index: StoredIndex, change: Callable[[StoredIndex], None]) -> IndexInfo:
+        try:
+            await asyncio.to_thread(change, index)
+            return await self._keep(index)
+        except BaseException:
+            self._forget(index.name)  # the file is what counts
+            raise
 
     async def _load(self, name: str) -> StoredIndex:
         if name not in self._loaded:

@@ -160,7 +160,7 @@ class StoredIndex:
     @classmethod
     def from_bytes(cls, data: bytes, most: int) -> StoredIndex:
         """What `to_bytes` gave. Raises CorruptData, LimitReached for more than `most` entries."""
-        rest = _checked(data)
+        rest = checked(data)
         head, _, content = rest.partition(b"\n")
         described = json.loads(head)
         try:
@@ -191,7 +191,8 @@ def info_of(data: bytes) -> IndexInfo:
         raise CorruptData(f"the index is damaged: {type(error).__name__}") from error
 
 
-def _checked(data: bytes) -> bytes:
+def checked(data: bytes) -> bytes:
+    """What stands below the first line. Raises CorruptData where that is not what its hash says."""
     version, rest = version_of(data), data.partition(b"\n")[2]
     if sha256(rest).hexdigest() != version:
         raise CorruptData("the index is damaged: its sha256 is not what it says")

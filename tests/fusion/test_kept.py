@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from keeper_fakes import EAST, Compass, PlainDecoder, Registry
+from ray.exceptions import ActorDiedError
 
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound, Unavailable
 from noodle_ray.fusion.candidate_cache import CandidateCache
-from noodle_ray.fusion.catalogue import Listed, Listing
+from noodle_ray.fusion.catalogue import Listed
 from noodle_ray.fusion.head import Head, HeadDescription, HeadSource, Layer
 from noodle_ray.fusion.index_messages import KnownQuery, NewEntry
 from noodle_ray.fusion.indexing import Indexer
 from noodle_ray.fusion.inputs import MultimodalInput
-from noodle_ray.fusion.items import Item
-from noodle_ray.fusion.ports import Placed
 from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion.reading_cache import ReadingCache
 from noodle_ray.fusion.remembered import Turn
@@ -40,70 +40,12 @@ from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
 from noodle_ray.store.files import Folder
 
-EAST, NORTH = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
-
-
-class Compass:
-    """Encoders that know two directions: what speaks of the north, and everything else."""
-
-    def __init__(self) -> None:
-        self.space, self.read_items = "a", 0
-        self.error: Exception | None = None
-
-    async def versions(self, modalities: Sequence[str]) -> dict[str, str]:
-        return dict.fromkeys(modalities, f"1-{self.space}")
-
-    async def read(
-        self, modality: str, version: str, items: Sequence[Any], texts: tuple[str, ...], within_s: float
-    ) -> Sequence[Reading]:
-        await asyncio.sleep(0)
-        if self.error is not None:
-            raise self.error
-        self.read_items += len(items)
-        return [Reading("c", str(item)[:80], 1.0, self.place_of(str(item)), space=self.space) for item in items]
-
-    async def place(self, version: str, texts: tuple[str, ...], within_s: float) -> Placed:
-        return Placed(self.space, np.stack([self.place_of(text) for text in texts]))
-
-    def place_of(self, text: str) -> Any:
-        return NORTH if "north" in text else EAST
-
-
-class PlainDecoder:
-    async def decode(self, modality: str, item: Item) -> Any:
-        return item
-
-
-class Registry:
-    """A catalogue that grows."""
-
-    def __init__(self) -> None:
-        self.modules = {
-            "compass": Listed("compass", "1.0", "tells where north is"),
-            "sun": Listed("sun", "1.0", "east"),
-        }
-        self.revision = 1
-
-    async def listed(self, known: int) -> Listing | None:
-        return None if known == self.revision else Listing(self.revision, tuple(self.modules.values()))
-
-    async def code(self, name: str, version: str) -> str:
-        return f"def {name}(): ..."
-
-    def publish(self, module: Listed) -> None:
-        self.modules[module.name] = module
-        self.revision += 1
-
-    def yank(self, name: str) -> None:
-        del self.modules[name]
-        self.revision += 1
-
 
 class Handle:
     """A deployment's handle whose deployment is here."""
 
     def __init__(self, keeper: object) -> None:
-        self._keeper, self.asked, self.hangs = keeper, [], False
+        self._keeper, self.asked, self.hangs, self.is_away = keeper, [], False, False
 
     def __getattr__(self, method: str) -> Any:
         handle = self
@@ -111,6 +53,8 @@ class Handle:
         class Method:
             async def remote(self, *args: Any) -> Any:
                 handle.asked.append(method)
+                if handle.is_away:
+                    raise ActorDiedError
                 if handle.hangs:
                     await asyncio.Event().wait()
                 return await getattr(handle._keeper, method)(*args)
@@ -190,6 +134,19 @@ class TestIndexes:
         await asyncio.gather(*(world.best("sky", "north") for _ in range(5)))
         assert world.handle.asked.count("index_content") == 2
 
+    async def test_while_the_keeper_is_away_copies_answer(self, settings: Settings, compass: Compass) -> None:
+        world = World(settings, await started(settings, Registry()), compass)
+        await world.handle._keeper.create_index("sky", "hybrid")
+        await world.indexes.add("sky", ENTRIES)
+        for name in ("sky", "modules"):
+            await world.best(name, "north")
+        world.handle.is_away = True
+        assert (await world.best("sky", "north"), await world.best("modules", "north")) == ("pole", "compass")
+        with pytest.raises(Unavailable, match="keeper"):
+            await world.indexes.index("other")
+        with pytest.raises(Unavailable, match="keeper"):
+            await world.indexes.add("sky", ENTRIES)
+
     async def test_removed_and_dropped(self, settings: Settings, compass: Compass) -> None:
         world = World(settings, await started(settings), compass)
         keeper = world.handle._keeper
@@ -232,7 +189,7 @@ class TestIndexes:
             await again.indexes.add("sky", ENTRIES)
         path.write_bytes(b"nonsense")
         third = await started(settings)
-        assert "no index" in (await third.indexes())[0].damage
+        assert "sky.index: the index is damaged" in (await third.indexes())[0].damage
         await third.drop_index("sky")
         assert await third.indexes() == []
 
@@ -321,7 +278,7 @@ class TestModules:
         registry.publish(Listed("polaris", "2.0", "north"))
         assert "polaris" not in (await world.indexes.index("modules")).names
         goes_on.set()
-        await until(lambda: "polaris" in world.handle._keeper._indexes._loaded["modules"].names)
+        await until(lambda: not world.indexes._under_way)
         assert "polaris" in (await world.indexes.index("modules")).names
 
 
@@ -406,6 +363,9 @@ class TestHeads:
         a_head("tickets").save(settings.state_dir / "heads")
         head = await world.heads.head("tickets")
         assert head.labels == ("no", "yes") and await world.heads.head("tickets") is head
+        world.handle.is_away = True
+        assert await world.heads.head("tickets") is head
+        world.handle.is_away = False
         a_head("tickets", 1.0).save(settings.state_dir / "heads")
         assert await world.heads.head("tickets") is not head
         (info,) = [one for one in await world.handle._keeper.heads() if one.name == "tickets"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
@@ -107,6 +107,7 @@ def test_bounds_and_kinds(index: StoredIndex) -> None:
     assert index.position("e2") == 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=15))
 def test_any_history_leaves_what_a_new_index_would_have(history: list[tuple[bool, int]]) -> None:
     stored, plain = StoredIndex("toys", "hybrid", 100), {}
