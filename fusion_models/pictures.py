@@ -94,7 +94,7 @@ class PictureNetwork:
 
     def look(self, batch: Tensor) -> Sight:
         """As `see`, at (n, 3, 224, 224) prepared pictures."""
-        parts = [self._look(part) for part in batch.split(LARGEST_BATCH)]
+        parts = [self._look(part) for part in torch.split(batch, LARGEST_BATCH)]
         columns = zip(*((part.logits, part.pooled, part.described) for part in parts), strict=True)
         return Sight(*(torch.cat(rows) for rows in columns))
 

@@ -67,7 +67,7 @@ def train(lessons: Lessons, network: str, progress: Progress) -> NamesHead:
     torch.manual_seed(SEED)
     order = torch.randperm(len(lessons.described))
     centre, reduce = _components(lessons.described[order[:SAMPLE]].float())
-    reduced = torch.cat([_reduced(rows.float(), centre, reduce) for rows in lessons.described.split(BATCH)])
+    reduced = torch.cat([_reduced(rows.float(), centre, reduce) for rows in torch.split(lessons.described, BATCH)])
     body = _Body(reduced.shape[1], lessons.places.shape[1])
     _descend(body, reduced, lessons, progress)
     return NamesHead(
@@ -111,7 +111,7 @@ def _descend(body: _Body, reduced: Tensor, lessons: Lessons, progress: Progress)
     body.train()
     for epoch in range(EPOCHS):
         losses = []
-        for chosen in torch.randperm(len(reduced))[: batches * BATCH].split(BATCH):
+        for chosen in torch.split(torch.randperm(len(reduced))[: batches * BATCH], BATCH):
             loss = _loss(body, reduced[chosen], lessons.right[chosen], lessons)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
