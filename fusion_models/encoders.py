@@ -97,9 +97,16 @@ def _code(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> M
 
 
 def _class_mixture(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:
-    from noodle_ray.fusion_models.vision import ClassMixtureEncoder
+    from noodle_ray.fusion_models.files import sha256_of
+    from noodle_ray.fusion_models.names_head import HEAD, NamesHead
+    from noodle_ray.fusion_models.vision import ClassMixtureEncoder, LearnedProjectionEncoder
 
-    return ClassMixtureEncoder.load(source, pack.version("vision"))
+    version = pack.version("vision")
+    if HEAD.is_file() and (head := NamesHead.load(HEAD)).network == sha256_of(source / "model.safetensors"):
+        return LearnedProjectionEncoder.load_with(head, source, version, running.precision, running.device)
+    return ClassMixtureEncoder.load(
+        source, version, running.precision, running.device
+    )  # the head was trained on other weights' states, or is not there
 
 
 def _two_towers(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:

@@ -44,6 +44,7 @@ class Calibration(Model):
     """The scales of one pack: `cosines` for compared embeddings, `scores` for encoders' own scores, by modality.
 
     `subsets`: how what remains is weighed where only some modalities came, by subset ("text+audio").
+    A kind of input that is calibrated apart has a scale of its own among `cosines` ("vision:drawing").
     """
 
     cosines: dict[str, Scale]

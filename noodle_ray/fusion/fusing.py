@@ -36,7 +36,9 @@ def _compared(modality: str, reading: Reading, candidates: Matrix | None, calibr
     if candidates is None or reading.embedding is None:
         return None
     cosines = candidates.astype(np.float64) @ reading.embedding.astype(np.float64)
-    return log_softmax(cosines / _scale(calibration.cosines, UNFITTED.cosines, modality).temperature)
+    own = calibration.cosines.get(f"{modality}:{reading.kind}")
+    scale = own or _scale(calibration.cosines, UNFITTED.cosines, modality)
+    return log_softmax(cosines / scale.temperature)
 
 
 def _scale(fitted: Mapping[str, Scale], unfitted: Mapping[str, Scale], modality: str) -> Scale:

@@ -27,6 +27,7 @@ class Reading:
     sources:      more ways of scoring the candidates, by name: one number a candidate each.
     space:        which anchor's space the embedding is in. Embeddings of different spaces cannot be compared.
     needs_texts:  whether the reading depends on the candidates' texts that the encoder was given.
+    kind:         which kind of input it was, where a modality's kinds are calibrated apart ("drawing"); else empty.
     """
 
     encoder: str
@@ -39,6 +40,7 @@ class Reading:
     sources: Mapping[str, Vector] = field(default_factory=dict)
     space: str = ""
     needs_texts: bool = False
+    kind: str = ""
 
     @property
     def nbytes(self) -> int:

@@ -28,6 +28,7 @@ from noodle_ray.entry.bench.fusion.latency import (
     QUICK,
     THREE,
     Player,
+    in_turn,
     numbered,
 )
 from noodle_ray.entry.bench.fusion.latency_phases import LONE, Measured, Phase, capacity
@@ -214,6 +215,16 @@ def test_nothing_may_be_lost_while_an_encoder_fails() -> None:
     assert rows["fusion_ms_p99"].goal is None
 
 
+def test_goals_of_what_was_left_out_stay_without_values() -> None:
+    rows = rows_of_phase(Measured(phase(what="60 % of capacity", share=GOAL_SHARE), left_out="no capacity"))
+    assert {row.metric for row in rows} == {
+        "fusion_ms_p99",
+        "within_deadline_percent",
+        "all_modalities_used_percent",
+    }
+    assert all(row.value is None and row.context["left out"] == "no capacity" for row in rows)
+
+
 def test_capacity_counts_full_answers_only() -> None:
     fast_but_half = Measured(phase(what="8 at once"), asked([10] * 50, used=("text",)))
     full = Measured(phase(), asked([100] * 20))
@@ -255,7 +266,7 @@ def test_the_table_shows_systems_goals_and_what_was_left_out(
     captured = capsys.readouterr()
     for words in ("noodle-ray (over HTTP)", "in one process (without HTTP)", "goals", "all four", "cache warm"):
         assert words in captured.out
-    assert "litserve, lone is left out: it is not installed" in captured.err
+    assert "left out: litserve, lone: it is not installed" in captured.err
     assert "vision swapped" in captured.err
     assert {path.name for path in write_plots(everything(), tmp_path)} == {"latency.png", "in-time.png"}
 
@@ -277,6 +288,16 @@ class Answering:
 
 def player(generator: Answering) -> Player:
     return Player(System("noodle-ray", ""), generator, QUICK, lambda line: None)  # type: ignore[arg-type]
+
+
+def test_ours_and_the_floor_take_turns() -> None:
+    ours, floor = Answering(), Answering()
+    first, second = player(ours), player(floor)
+    in_turn((first, second), THREE, seconds=0.3, rounds=3)
+    assert len(ours.loads) == 3
+    assert ours.loads == floor.loads
+    assert len({load.first for load in ours.loads}) == 3
+    assert [len(one.asked) for one in (*first.measured, *second.measured)] == [12, 12]
 
 
 def test_faults_are_brought_about_meanwhile_and_those_that_cannot_be_are_left_out() -> None:

@@ -137,5 +137,10 @@ def _print_one(info: IndexInfo, json: bool) -> None:
     if json:
         print_json(info)
         return
-    rows = [("kind", info.kind), ("entries", str(info.entries)), ("space", info.space), ("fitted", _fit(info))]
+    rows: list[list[object]] = [
+        ["kind", info.kind],
+        ["entries", info.entries],
+        ["space", info.space],
+        ["fitted", _fit(info)],
+    ]
     print_table(f"Index {info.name}", ["", ""], [row for row in rows if row[1] != ""])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from noodle_ray.entry.bench.fusion import systems
 from noodle_ray.entry.bench.fusion.faults import Faults
-from noodle_ray.entry.bench.fusion.latency_phases import LONE, Measured, Phase, capacity
+from noodle_ray.entry.bench.fusion.latency_phases import COLD, LONE, Measured, Phase, capacity
 from noodle_ray.entry.bench.fusion.load_generator import Asked, Load
 from noodle_ray.entry.bench.fusion.rivals import RIVALS
 from noodle_ray.entry.bench.fusion.systems import Generator, System
@@ -36,6 +36,7 @@ FAULTY = "vision"
 """The encoder that is stalled, killed and swapped."""
 IN_PROCESS = "in one process"
 NUMBERS_A_PHASE = 1_000_000
+ROUNDS = 4
 NO_CAPACITY = "noodle-ray gave no answer that rests on all four modalities: there is no capacity to take a share of"
 
 
@@ -79,14 +80,15 @@ class Player:
         self.progress(_told(phase))
         phase = replace(phase, load=numbered(phase, self.plan.seed))
         if act is None:
-            asked, cpu_ms = self._counted(phase.load)
+            asked, cpu_ms = self.counted(phase.load)
             one = Measured(phase, asked, cpu_ms)
         else:
             one = self._with_fault(phase, act)
         self.measured.append(one)
         return one
 
-    def _counted(self, load: Load) -> tuple[list[Asked], float]:
+    def counted(self, load: Load) -> tuple[list[Asked], float]:
+        """What became of its requests, and the CPU time of the system in ms."""
         before: dict[int, float] = {}
         asked = self.generator.run(load, lambda: before.update(self.system.cpu_seconds()))
         after = self.system.cpu_seconds()
@@ -124,6 +126,11 @@ class Player:
             self.measured.append(Measured(phase, left_out=NO_CAPACITY))
 
 
+def is_lone_and_full(measured: Measured) -> bool:
+    phase = measured.phase
+    return phase.what == LONE and phase.cache == COLD and phase.load.modalities == MODALITIES
+
+
 def numbered(phase: Phase, seed: int) -> Load:
     """The load with the numbers of its requests: the phase's own, but for a warm cache always the same ones."""
     key = zlib.crc32(f"{phase.load.modalities} {phase.what} {phase.fault} {seed}".encode())
@@ -140,14 +147,16 @@ def measure(plan: Plan, settings: Settings, progress: Progress) -> list[Measured
     """Every phase of every system. A rival that cannot be started here is left out, with the reason."""
     with _ours(plan, settings.cache_dir, progress) as (player, faults):
         _everything_lone(player)
-        steps = [player.closed(MODALITIES, plan.step_s, workers) for workers in plan.workers]
+        floor = _beside_the_floor(player, settings)
+        steps = [player.closed(MODALITIES, plan.step_s, workers) for workers in plan.workers if workers > 1]
+        steps += [one for one in player.measured if is_lone_and_full(one)]
         for workers in plan.workers:
             if workers > 1:  # one has been measured already
                 player.closed(("text",), plan.step_s, workers)
         rate = capacity(steps)
         _shares(player, rate)
         _play_faults(player, faults, rate)
-    measured = [*player.measured, *_floor(plan, settings, progress)]
+    measured = [*player.measured, *floor]
     for name in plan.rivals:
         measured += _rival(name, rate, plan, settings, progress)
     return measured
@@ -177,7 +186,6 @@ def _everything_lone(player: Player) -> None:
     plan = player.plan
     for modality in MODALITIES:
         player.closed((modality,), plan.lone_s / 2, 1)
-    player.closed(THREE, plan.lone_s, 1)
     player.closed(MODALITIES, plan.lone_s / 2, 1, different=ALIKE)  # fills the cache, where there is one
     player.measured.pop()
     player.closed(MODALITIES, plan.lone_s, 1, different=ALIKE)
@@ -198,13 +206,32 @@ def _play_faults(player: Player, faults: Faults, rate: float) -> None:
         player.open(GOAL_SHARE, rate, player.plan.fault_s, fault, act)
 
 
-def _floor(plan: Plan, settings: Settings, progress: Progress) -> list[Measured]:
+def _beside_the_floor(player: Player, settings: Settings) -> list[Measured]:
+    """Lone requests, ours and the floor's in turn: whatever else slows the machine down slows both."""
+    plan = player.plan
     with systems.in_process(settings.cache_dir, settings.pack) as generator:
-        player = Player(System(IN_PROCESS, ""), generator, plan, progress)
-        _settle(player)
+        floor = Player(System(IN_PROCESS, ""), generator, plan, player.progress)
+        floor.generator.run(Load(modalities=MODALITIES, seconds=plan.settle_s / 4))
         for modalities in (THREE, MODALITIES):
-            player.closed(modalities, plan.lone_s, 1)
-    return player.measured
+            in_turn((player, floor), modalities, plan.lone_s, ROUNDS)
+    return floor.measured
+
+
+def in_turn(players: Sequence[Player], modalities: tuple[str, ...], seconds: float, rounds: int) -> None:
+    """Lone requests of so many seconds for each player, in rounds; one phase for each in the end."""
+    phases = [Phase(player.system.name, LONE, Load(modalities=modalities, seconds=seconds)) for player in players]
+    for player, phase in zip(players, phases, strict=True):
+        player.progress(_told(phase))
+    asked: list[list[Asked]] = [[] for _ in players]
+    cpu_ms = [0.0 for _ in players]
+    for number in range(rounds):
+        load = numbered(replace(phases[0], what=f"round {number}"), players[0].plan.seed)
+        for place, player in enumerate(players):
+            more, used_ms = player.counted(load.model_copy(update={"seconds": seconds / rounds}))
+            asked[place] += more
+            cpu_ms[place] += used_ms
+    for player, phase, all_of_it, used_ms in zip(players, phases, asked, cpu_ms, strict=True):
+        player.measured.append(Measured(phase, all_of_it, used_ms))
 
 
 def _rival(name: str, rate: float, plan: Plan, settings: Settings, progress: Progress) -> Sequence[Measured]:

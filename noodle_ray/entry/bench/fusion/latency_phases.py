@@ -66,9 +66,11 @@ class Measured:
 
     @property
     def lasted_s(self) -> float:
-        """From the first request to the last answer."""
+        """From the first request to the last answer; of a closed loop, how long each of its workers was busy."""
         if not self.asked:
             return 0.0
+        if self.phase.load.rate is None:
+            return sum(one.ms for one in self.asked) / self.phase.load.workers / 1000
         return max(one.at_s + one.ms / 1000 for one in self.asked) - min(one.at_s for one in self.asked)
 
     def a_second(self, asked: Sequence[Asked]) -> float:

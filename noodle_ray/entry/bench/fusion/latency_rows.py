@@ -22,11 +22,20 @@ def rows_of(measured: Sequence[Measured]) -> list[Row]:
     return [*(row for one in measured for row in rows_of_phase(one)), *overhead_rows(measured)]
 
 
-def rows_of_phase(measured: Measured) -> Iterator[Row]:
+def rows_of_phase(measured: Measured) -> list[Row]:
+    """A phase that was left out keeps its goals, without values, and the reason."""
+    rows = list(_figures(measured))
+    if not measured.left_out:
+        return rows
+    kept = [row for row in rows if row.goal is not None] or rows[:1]
+    return [
+        row.model_copy(update={"value": None, "context": {**row.context, "left out": measured.left_out}})
+        for row in kept
+    ]
+
+
+def _figures(measured: Measured) -> Iterator[Row]:
     context = context_of(measured)
-    if measured.left_out:
-        yield Row(metric="fusion_ms_p50", value=None, unit="ms", context={**context, "left out": measured.left_out})
-        return
     for percent in PERCENTILES:
         goal = _ms_goal(measured, percent)
         yield Row(metric=f"fusion_ms_p{percent}", value=measured.ms(percent), unit="ms", goal=goal, context=context)

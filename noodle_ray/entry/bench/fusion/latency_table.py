@@ -31,9 +31,9 @@ def show(measured: Sequence[Measured]) -> None:
     for system, of_system in groupby(measured, key=lambda one: one.phase.system):
         how = "without HTTP" if system == IN_PROCESS else "over HTTP"
         print_table(f"{system} ({how})", columns, map(_line, of_system))
-    for one in measured:
-        if one.left_out:
-            say(f"{one.phase.system}, {_load(one.phase)} is left out: {one.left_out}")
+    for reason in dict.fromkeys(one.left_out for one in measured if one.left_out):
+        phases = [f"{one.phase.system}, {_load(one.phase)}" for one in measured if one.left_out == reason]
+        say(f"left out: {'; '.join(phases)}: {reason}")
     print_table("where a lone request's time goes, ms p50", ("modalities", *STAGES), _stage_lines(measured))
     goals = [row for row in rows_of(measured) if row.goal is not None]
     print_table("goals", ("metric", "modalities", "load", "measured", "goal", ""), _goal_lines(goals))
