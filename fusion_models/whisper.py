@@ -220,7 +220,7 @@ def _hum_and_silence(length: int) -> Samples:
 
 def _merged(states: Tensor) -> Tensor:
     """(1, heads, states, width) → (1, heads, blocks, width): means of full blocks."""
-    return torch.stack([block.mean(2) for block in states.split(BLOCK, 2)], 2)
+    return torch.stack([block.mean(2) for block in torch.split(states, BLOCK, 2)], 2)
 
 
 def _ban(tokens: Sequence[int], vocabulary: int, first_special: int | None = None) -> Tensor:
