@@ -1,9 +1,9 @@
 """Runs a Whisper model on short clips: what was said, and how likely each of some given sentences is.
 
 Whisper was trained on windows of 30 s, and encoding a padded window costs the same for a clip of one second as for
-thirty. Here only the clip and some silence behind it are encoded, and the encoder states of a silent window,
-computed once, stand for the rest. (Without them the decoder, which has never seen a short window, runs away.) Beyond
-the next full block they are merged: one mean state that counts as often as those it stands for.
+thirty. Here only the clip and some silence behind it are encoded, and the encoder states of a window that falls silent
+after a second, computed once, stand for the rest. (Without them the decoder, which has never seen a short window, runs
+away.) Beyond the next full block they are merged: one mean state that counts as often as those it stands for.
 Model and decoding: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision".
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -27,8 +27,11 @@ from noodle_ray.fusion_models.token_tree import TokenTree
 from noodle_ray.fusion_models.whisper_layers import Decoder, Encoder, KeyValue
 
 SAMPLES_PER_STATE = 2 * HOP
-MARGIN_S = 1.0
+MARGIN_S = 0.3
 """Silence encoded behind the clip: the decoder hears the end of speech in it."""
+HUM_S, HUM_PITCH_HZ, SYLLABLES_HZ = 1.0, 120.0, 4.0
+"""What stands for speech before the silence that is computed once. States of a window without any sound are others:
+after them the decoder runs away more often, or needs three times the margin."""
 BLOCK = 50
 """States of silence that are merged into one."""
 TOKENS_AT_LEAST, TOKENS_PER_S = 8, 6
@@ -58,11 +61,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said: the text, its tokens, and the log-probability of all of them together."""
+    """What was said: the text, its tokens, and the log-probability of all of them together.
+
+    opening: (vocabulary,) the log-probability of each token to be the first.
+    """
 
     text: str
     tokens: tuple[int, ...]
     log_likelihood: float
+    opening: npt.NDArray[np.float32] = field(repr=False, compare=False)
 
     @property
     def certainty(self) -> float:
@@ -98,7 +105,7 @@ class Whisper:
         self._encoder = cast(Encoder, in_precision(encoder, precision, device))
         decoder = Decoder(inner.decoder, config.decoder_attention_heads)
         self._decoder = cast(Decoder, in_precision(decoder, precision, device))
-        self._silence = self._decoder.memories(self._encode(np.zeros(self._window * SAMPLES_PER_STATE, np.float32)))
+        self._silence = self._decoder.memories(self._encode(_hum_and_silence(self._window * SAMPLES_PER_STATE)))
         self._blocks = [(_merged(key), _merged(value)) for key, value in self._silence]
         self.silence = self._memory(torch.zeros(0, config.d_model), [])
 
@@ -125,13 +132,16 @@ class Whisper:
             states = self._decoder(inputs, places, memory.layers, memory.counts, cache, None if tokens else causal)
             logits = self._head.full(states[-1:])[0].float()
             best = int((logits + ban).argmax())
-            total += float(logits[best] - logits.logsumexp(0))
+            normaliser = logits.logsumexp(0)
+            total += float(logits[best] - normaliser)
+            if not place:
+                opening = (logits - normaliser).cpu().numpy()
             if best == self._end:
                 break
             tokens.append(best)
             place += len(fed)
             fed, ban = [best], self._never
-        return Transcript(self._tokenizer.decode(tokens).strip(), tuple(tokens), total)
+        return Transcript(self._tokenizer.decode(tokens).strip(), tuple(tokens), total, opening)
 
     def tokens_of(self, sentence: str) -> tuple[int, ...]:
         """The tokens by which the decoder would write the sentence."""
@@ -164,7 +174,10 @@ class Whisper:
         end = min(-(-length // BLOCK) * BLOCK, self._window)
         layers = []
         for index, (silence, blocks) in enumerate(zip(self._silence, self._blocks, strict=True)):
-            parts = [(rest[:, :, length:end], block[:, :, end // BLOCK :]) for rest, block in zip(silence, blocks, strict=True)]
+            parts = [
+                (rest[:, :, length:end], block[:, :, end // BLOCK :])
+                for rest, block in zip(silence, blocks, strict=True)
+            ]
             mine = own[index] if own else (silence[0][:, :, :0], silence[1][:, :, :0])
             layers.append(tuple(torch.cat([first, *rest], 2) for first, rest in zip(mine, parts, strict=True)))
         counts = torch.zeros(layers[0][0].shape[2], dtype=self._type, device=self._device)
@@ -193,9 +206,21 @@ class _Head(nn.Module):
         return logits - torch.where(is_rare, torch.logaddexp(normaliser, logits), normaliser)
 
 
+def _hum_and_silence(length: int) -> Samples:
+    """A buzz that rises and falls as often as syllables do, then silence."""
+    seconds = np.arange(min(int(HUM_S * SAMPLE_RATE), length)) / SAMPLE_RATE
+    pitch = HUM_PITCH_HZ + 20.0 * np.sin(4.0 * np.pi * seconds)
+    phase = 2.0 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    voice = sum(np.cos(number * phase) / number for number in range(1, 30))
+    loudness = 0.5 - 0.5 * np.cos(2.0 * np.pi * SYLLABLES_HZ * seconds)
+    result = np.zeros(length, np.float32)
+    result[: len(seconds)] = 0.1 * voice * loudness
+    return result
+
+
 def _merged(states: Tensor) -> Tensor:
     """(1, heads, states, width) → (1, heads, blocks, width): means of full blocks."""
-    return torch.stack([block.mean(2) for block in states.split(BLOCK, 2)], 2)
+    return torch.stack([block.mean(2) for block in torch.split(states, BLOCK, 2)], 2)
 
 
 def _ban(tokens: Sequence[int], vocabulary: int, first_special: int | None = None) -> Tensor:

@@ -37,11 +37,11 @@ class SelfAttention(nn.Module):
         self.heads, self.norm, self.out = heads, norm, attention.out_proj
         self.project = stacked([attention.q_proj, attention.k_proj, attention.v_proj])
 
-    def forward(self, hidden: Tensor, past: KeyValue | None = None, mask: Tensor | None = None) -> tuple[Tensor, KeyValue]:
+    def forward(
+        self, hidden: Tensor, past: KeyValue | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, KeyValue]:
         """The block's output, and keys and values of everything so far. `mask`: True where a row may look."""
-        query, key, value = (
-            split_heads(part, self.heads) for part in self.project(self.norm(hidden)).chunk(3, dim=2)
-        )
+        query, key, value = (split_heads(part, self.heads) for part in self.project(self.norm(hidden)).chunk(3, dim=2))
         if past is not None:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
         seen = functional.scaled_dot_product_attention(query, key, value, mask)
@@ -157,7 +157,7 @@ class Decoder(nn.Module):
         hidden = (cast(Tensor, self.embeddings)[tokens] + cast(Tensor, self.positions)[places])[None]
         for index, attention in enumerate(self.attentions):
             update, known = attention(hidden, past[index] if index < len(past) else None, mask)
-            past[index:index + 1] = [known]
+            past[index : index + 1] = [known]
             hidden = hidden + update
             hidden = hidden + self.hearings[index](hidden, heard[index], weights)
             hidden = hidden + self.feedforwards[index](hidden)

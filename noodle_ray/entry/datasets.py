@@ -164,11 +164,12 @@ def python_functions() -> tuple[Function, ...]:
         function
         for module in MODULES
         if (path := folder / f"{module}.py").is_file()
-        for function in _functions(module, path.read_text(encoding="utf-8"))
+        for function in functions_in(module, path.read_text(encoding="utf-8"))
     )
 
 
-def _functions(module: str, source: str) -> Iterator[Function]:
+def functions_in(module: str, source: str) -> Iterator[Function]:
+    """As python_functions, of one file's source. Raises SyntaxError."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (docstring := ast.get_docstring(node)):
             summary = " ".join(docstring.split("\n\n")[0].split())

@@ -1,10 +1,12 @@
-"""noodle fusion: heads that are trained for the service."""
+"""noodle fusion …: trained heads, indexes and sessions of the fusion service."""
 
 from __future__ import annotations
 
 import typer
 
-from noodle_ray.entry.cli import fusion_train
+from noodle_ray.entry.cli import fusion_index, fusion_session, fusion_train
 
-app = typer.Typer(help="Trained heads for the fusion service.", no_args_is_help=True)
+app = typer.Typer(help="The fusion service: trained heads, indexes, sessions.", no_args_is_help=True)
 fusion_train.add_commands(app)
+app.add_typer(fusion_index.app, name="index")
+app.add_typer(fusion_session.app, name="session")
