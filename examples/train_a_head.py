@@ -27,7 +27,7 @@ TOPICS = {
     "numbers": ("statistics", "fractions", "random", "numbers", "colorsys", "calendar"),
     "programs": ("ast", "dis", "inspect", "trace", "traceback", "tokenize", "pkgutil", "types", "typing"),
 }
-ROWS_A_TOPIC, LONGEST = 40, 800
+ROWS_A_TOPIC, LONGEST = 40, 500
 QUESTION = "def f(path, target):\n    for name in os.listdir(path):\n        copy(os.path.join(path, name), target)"
 
 

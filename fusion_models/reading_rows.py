@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion.training_rows import Content, Example
 from noodle_ray.fusion_models.descriptors import LAYOUT
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
+from noodle_ray.fusion_models.files import sha256_of
 from noodle_ray.fusion_models.fitting_layers import one_thread
 from noodle_ray.fusion_models.packs import Pack
 from noodle_ray.fusion_models.train import Shown
@@ -54,13 +56,21 @@ class RowReader:
         return known
 
     def _place(self, modality: str, content: Content) -> Path:
-        encoder = hashlib.sha256(f"{LAYOUT}/{self._pack.version(modality)}".encode()).hexdigest()[:16]
-        return self._folder / modality / encoder / content.digest[:2] / f"{content.digest}.safetensors"
+        encoder = f"{LAYOUT}/{self._pack.version(modality)}/{_shipped()}"
+        folder = hashlib.sha256(encoder.encode()).hexdigest()[:16]
+        return self._folder / modality / folder / content.digest[:2] / f"{content.digest}.safetensors"
 
     def _encoder(self, modality: str) -> ModalityEncoder:
         if modality not in self._encoders:
             self._encoders[modality] = load_encoder(self._pack, modality)
         return self._encoders[modality]
+
+
+@cache
+def _shipped() -> str:
+    """The heads that come with noodle-ray: encoders may use them, and then read otherwise than with the pack alone."""
+    files = sorted((Path(__file__).parent / "heads").glob("*.safetensors"))
+    return " ".join(f"{path.stem}={sha256_of(path)}" for path in files)
 
 
 def _recalled(path: Path) -> Reading | None:

@@ -19,7 +19,13 @@ def _vision_names(cache_dir: Path, progress: Progress) -> None:
     rebuild(cache_dir, progress)
 
 
-SHIPPED: dict[str, Rebuild] = {"vision_names": _vision_names}
+def _code_map(cache_dir: Path, progress: Progress) -> None:
+    from noodle_ray.entry.code_map_training import train
+
+    train(cache_dir, progress)
+
+
+SHIPPED: dict[str, Rebuild] = {"code_map": _code_map, "vision_names": _vision_names}
 MAX_BYTES = 5_000_000
 """All of them together."""
 
