@@ -63,7 +63,7 @@ class ClassMixtureEncoder:
         return np.concatenate([self._network.see([content]).pooled[0].numpy(), thumbnails(content)])
 
     def encode_many(self, contents: Sequence[Pixels]) -> list[Reading]:
-        """Several pictures in one pass: as one by one, but for rounding (1e-4 in every number of an embedding)."""
+        """Several pictures: as one by one, bit by bit on a processor, elsewhere but for rounding (1e-4)."""
         if not contents:
             return []
         sight = self._network.see(contents)
