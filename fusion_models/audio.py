@@ -40,6 +40,8 @@ class SpeechEncoder:
     transcript. Its features are the encoder's states, averaged over equal stretches of the clip.
     """
 
+    scores_texts = True
+
     def __init__(self, whisper: Whisper, sentences: Sentences, version: str) -> None:
         self._whisper, self._sentences, self._version = whisper, sentences, version
         with torch.inference_mode():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -82,7 +82,7 @@ class NamesHead:
                 about = json.loads(file.metadata()["head"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             return _assembled(about, tensors, sha256_of(path)[:12])
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise CorruptData(f"{path} is no head for names of pictures: {error}") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import structlog
 
 from noodle_ray import __version__
 from noodle_ray.errors import NoodleError
@@ -20,6 +21,8 @@ from noodle_ray.fusion_models.batching import Batcher
 from noodle_ray.fusion_models.encoders import load_encoder
 from noodle_ray.fusion_models.packs import load_pack
 from noodle_ray.settings import read_settings
+
+log = structlog.get_logger("noodle.fusion")
 
 BATCH = 16
 """Orders that one encoder reads together."""
@@ -74,6 +77,7 @@ class Processor:
         pack = load_pack(config.pack, read_settings().cache_dir)
         self._modality, self._space = config.modality, pack.version("text")
         self._encoder = load_encoder(pack, config.modality, config.precision, config.device)
+        self._scores_texts: bool = getattr(self._encoder, "scores_texts", False)
         self._encoder.encode(WARM_UP[config.modality], TEXTS)
         self._orders: Batcher[Order, tuple[Reading, ...]] = Batcher(config.modality, self._read_all, BATCH)
 
@@ -86,8 +90,18 @@ class Processor:
         except NoodleError as error:
             return error
 
-    def _read_all(self, orders: Sequence[Order]) -> list[tuple[Reading, ...] | Exception]:
+    def _read_all(self, orders: Sequence[Order]) -> Sequence[tuple[Reading, ...] | Exception]:
+        many = getattr(self._encoder, "encode_many", None)
+        if many is not None and len(orders) > 1 and not self._scores_texts:
+            try:
+                return self._divided(orders, many([item for items, _ in orders for item in items]))
+            except Exception as error:  # one of them is at fault: each is read alone, and that one is told
+                log.info("batch not read", modality=self._modality, error=type(error).__name__)
         return [self._read_one(order) for order in orders]
+
+    def _divided(self, orders: Sequence[Order], readings: Sequence[Reading]) -> list[tuple[Reading, ...]]:
+        rest = iter(readings)
+        return [tuple(self._placed(next(rest)) for _ in items) for items, _ in orders]
 
     def _read_one(self, order: Order) -> tuple[Reading, ...] | Exception:
         items, texts = order
@@ -97,8 +111,8 @@ class Processor:
             return error
 
     def _placed(self, reading: Reading) -> Reading:
-        own = getattr(self._encoder, "scores_texts", False)
-        return replace(reading, space=self._space if reading.embedding is not None else "", needs_texts=own)
+        space = self._space if reading.embedding is not None else ""
+        return replace(reading, space=space, needs_texts=self._scores_texts)
 
     def is_well(self) -> bool:
         """The health check of the module that this is: the encoder reads something."""

@@ -20,6 +20,7 @@ from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion.training_rows import Content, Example
 from noodle_ray.fusion_models.descriptors import LAYOUT
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
+from noodle_ray.fusion_models.fitting_layers import one_thread
 from noodle_ray.fusion_models.packs import Pack
 from noodle_ray.fusion_models.train import Shown
 
@@ -36,10 +37,11 @@ class RowReader:
     def read_all(self, examples: Sequence[Example], tick: Tick = lambda: None) -> list[Shown]:
         """The examples as the encoders read them, in their order; `tick` is called after each."""
         result = []
-        for example in examples:
-            readings = {modality: self.read(modality, content) for modality, content in example.contents.items()}
-            result.append(Shown(readings, example.label))
-            tick()
+        with one_thread():  # so that a reading does not depend, in its last digits, on how many there are
+            for example in examples:
+                readings = {modality: self.read(modality, content) for modality, content in example.contents.items()}
+                result.append(Shown(readings, example.label))
+                tick()
         return result
 
     def read(self, modality: str, content: Content) -> Reading:

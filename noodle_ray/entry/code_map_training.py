@@ -54,7 +54,8 @@ def fitted(texts: Matrix, codes: Matrix, progress: Progress) -> Matrix:
     pairs = torch.from_numpy(texts[:count]), torch.from_numpy(codes[:count])
     matrix = torch.eye(texts.shape[1], requires_grad=True)
     optimiser = torch.optim.Adam([matrix], lr=LEARNING_RATE)
-    best, chosen, waited = mean_reciprocal_rank(texts[count:], codes[count:]), np.eye(texts.shape[1], dtype=np.float32), 0
+    best, waited = mean_reciprocal_rank(texts[count:], codes[count:]), 0
+    chosen = np.eye(texts.shape[1], dtype=np.float32)
     progress(f"before: mean reciprocal rank {best:.3f} among {HELD_BACK} pairs held back")
     for epoch in range(EPOCHS):
         loss = _epoch(matrix, optimiser, *pairs)

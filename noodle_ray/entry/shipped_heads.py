@@ -12,7 +12,14 @@ Progress = Callable[[str], None]
 Rebuild = Callable[[Path, Progress], object]
 """Trains from the data in the cache directory, and writes the head's files into `shipped_directory()`."""
 
-SHIPPED: dict[str, Rebuild] = {}
+
+def _vision_names(cache_dir: Path, progress: Progress) -> None:
+    from noodle_ray.entry.vision_names import rebuild  # torch takes seconds to load
+
+    rebuild(cache_dir, progress)
+
+
+SHIPPED: dict[str, Rebuild] = {"vision_names": _vision_names}
 MAX_BYTES = 5_000_000
 """All of them together."""
 

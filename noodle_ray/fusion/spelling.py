@@ -51,14 +51,19 @@ def likeness(heard: str, candidates: Sequence[str]) -> npt.NDArray[np.float64]:
 
 def spoken_form(text: str) -> str:
     """The text as one would say it: small letters, numbers and signs as words, no punctuation."""
-    return " ".join(_said(*match) for match in _PARTS.findall(text.lower()))
+    return " ".join(_said(*match) for match in _PARTS.findall(_encodable(text).lower()))
 
 
 def written_forms(text: str) -> tuple[str, ...]:
     """The ways in which a transcript may write a text: a sentence with its numbers as words, or as digits."""
-    plain = " ".join(_ELLIPSES.sub(" ", text).split())
+    plain = " ".join(_ELLIPSES.sub(" ", _encodable(text)).split())
     forms = (_with_words(plain), _with_digits(plain))
     return tuple(dict.fromkeys(_sentence(form) for form in forms if form))
+
+
+def _encodable(text: str) -> str:
+    """Without lone surrogates, which no tokenizer takes."""
+    return text.encode(errors="ignore").decode()
 
 
 def _with_words(text: str) -> str:

@@ -52,7 +52,7 @@ class Asked:
 def settings(cache_dir: Path, progress: Progress) -> Iterator[Setting]:
     """Raises Unavailable without espeak-ng or the pack."""
     kept, functions = Kept(cache_dir, progress), targets()
-    heard = _heard(kept, functions)
+    heard = heard_of(kept, functions)
     index = index_of(functions, [target.code for target in functions], kept)
     for name, (fragments, goals) in FRAGMENTS.items():
         progress(f"function finder: {name}")
@@ -76,7 +76,7 @@ def index_of(functions: Sequence[Target], codes: Sequence[str], kept: Kept) -> I
     return index
 
 
-def _heard(kept: Kept, functions: Sequence[Target]) -> dict[str, str]:
+def heard_of(kept: Kept, functions: Sequence[Target]) -> dict[str, str]:
     """What the speech encoder made of the docstrings that are read aloud, by the function's key."""
     asked = []
     for part, voices in VOICES.items():

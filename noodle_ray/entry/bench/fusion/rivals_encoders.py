@@ -78,7 +78,7 @@ class Encoders:
         found = load_pack(pack, cache_dir)
         self._calibration = load_calibration(pack)
         self._encoders: dict[str, ModalityEncoder] = {name: load_encoder(found, name) for name in found.modalities}
-        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in found.modalities}
+        self._threads = {name: _one_thread(name) for name in found.modalities}
         self._rows = CandidateRows(cast(Sentences, self._encoders["text"]))
 
     def answer(self, question: Question) -> dict[str, Any]:
@@ -93,3 +93,8 @@ class Encoders:
 
     def _read(self, modality: str, content: str, candidates: tuple[str, ...]) -> Reading:
         return self._encoders[modality].encode(decoded(modality, content), candidates)
+
+
+def _one_thread(name: str) -> ThreadPoolExecutor:
+    """Torch's setting is a thread's own: each thread that computes must make it."""
+    return ThreadPoolExecutor(1, name, initializer=torch.set_num_threads, initargs=(1,))

@@ -15,13 +15,17 @@ from noodle_ray.entry import datasets
 from noodle_ray.entry.bench.fusion.task import Goal, Progress, Setting, Task
 from noodle_ray.errors import TooLarge
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples, decode_audio
-from noodle_ray.fusion.fitting import Case
+from noodle_ray.fusion.fitting import Case, fit_rule
 from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion.rule import Scores
+from noodle_ray.fusion.selective import Answer, answer_of
 from noodle_ray.fusion.spelling import spoken_form
 from noodle_ray.fusion_models.audio import SpeechEncoder, load_whisper
 from noodle_ray.fusion_models.encoders import load_anchor, located
 from noodle_ray.fusion_models.packs import load_pack
 
+LIKELIHOOD, SPELLING, MEANING = "audio:likelihood", "audio:spelling", "audio:meaning"
+RIVALS = (SPELLING, MEANING)
 SHORT_S = 3.0
 FIT_PERCENT, VALIDATION_PERCENT = 25, 25
 SPLIT = (
@@ -47,11 +51,12 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What the encoder made of a clip, as a case, and the milliseconds of CPU it took."""
+    """What the encoder made of a clip: each source's scores, which text is right, and the milliseconds of CPU."""
 
     clip: Clip
     transcript: str
-    case: Case
+    scores: dict[str, Scores]
+    right: int
     cpu_ms: float
 
 
@@ -86,12 +91,12 @@ def candidates_of(clips: Sequence[Clip]) -> dict[str, str]:
     return found
 
 
-def case_of(reading: Reading, places: Matrix, right: int) -> Case:
-    """The reading's ways of scoring, and what its transcript means, as sources of one case."""
+def scores_of(reading: Reading, places: Matrix) -> dict[str, Scores]:
+    """Each way of scoring the candidates, as a source: the reading's own, and what the transcript means."""
     scores = {f"audio:{kind}": values.astype(np.float64) for kind, values in reading.sources.items()}
     if reading.embedding is not None:
         scores["audio:meaning"] = places.astype(np.float64) @ reading.embedding.astype(np.float64)
-    return Case(scores, right)
+    return scores
 
 
 def listen(
@@ -115,7 +120,7 @@ def listen(
         start = time.thread_time()
         reading = encoder.encode(clip.samples, candidates)
         spent_ms = 1000.0 * (time.thread_time() - start)
-        result.append(Heard(clip, reading.seen, case_of(reading, places, keys.index(clip.key)), spent_ms))
+        result.append(Heard(clip, reading.seen, scores_of(reading, places), keys.index(clip.key), spent_ms))
     return result
 
 
@@ -133,11 +138,28 @@ def settings(cache_dir: Path, progress: Progress) -> Iterator[Setting]:
 
 
 def setting_of(name: str, heard: Sequence[Heard], goals: Sequence[Goal]) -> Setting:
-    parts: dict[str, list[Case]] = {"fit": [], "validation": [], "test": []}
-    for item in heard:
-        parts[part_of(item.clip.key)].append(item.case)
+    """The cases are the likelihood's; the other sources are rivals.
+
+    On fit and validation data a rule over all three was right less often (95.5 %) than the likelihood alone (96.4 %):
+    the transcript has already said its part when it chose the short list.
+    """
+    parts = {part: _cases(heard, part, LIKELIHOOD) for part in ("fit", "validation", "test")}
+    rivals = {(source.partition(":")[2], "audio"): _answers(heard, source) for source in RIVALS}
     clean = [("audio",)] * len(parts["test"])
-    return Setting(name, parts["fit"], parts["validation"], parts["test"], clean=clean, goals=tuple(goals))
+    return Setting(
+        name, parts["fit"], parts["validation"], parts["test"], clean=clean, rivals=rivals, goals=tuple(goals)
+    )
+
+
+def _cases(heard: Sequence[Heard], part: str, source: str) -> list[Case]:
+    own = [item for item in heard if part_of(item.clip.key) == part]
+    # Where fewer than two candidates can be scored, every one is as likely.
+    return [Case({source: item.scores.get(source, np.zeros_like(item.scores[SPELLING]))}, item.right) for item in own]
+
+
+def _answers(heard: Sequence[Heard], source: str) -> list[Answer]:
+    rule = fit_rule(_cases(heard, "fit", source), _cases(heard, "validation", source))
+    return [answer_of(rule.posterior(case.scores), case.right) for case in _cases(heard, "test", source)]
 
 
 TASK = Task("spoken prompts", SPLIT, settings)
