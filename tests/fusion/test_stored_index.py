@@ -119,7 +119,7 @@ def test_any_history_leaves_what_a_new_index_would_have(history: list[tuple[bool
             stored.remove([name])
         plain.pop(name, None)
         plain |= {name: number} if puts else {}
-    assert stored.names == list(plain)
+        assert stored.names == list(plain)
     kept = StoredIndex.from_bytes(stored.to_bytes(), 100)
     assert (kept.names, kept.kind, kept.space) == (stored.names, "hybrid", stored.space)
     assert kept.to_bytes() == stored.to_bytes()
