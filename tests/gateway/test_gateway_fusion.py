@@ -122,7 +122,7 @@ async def test_media_are_decoded_beside_the_event_loop(
         ({"text": "nul \x00"}, "text"),
         ({"text": 7}, "text"),
         ({"text": ["a", 7]}, "text"),
-        ({"text": ["a"] * 9}, "text"),
+        ({"text": ["a"] * (limits.ITEMS + 1)}, "text"),
         ({"image": "not base64!"}, "image"),
         ({"image": "abc"}, "image"),
         ({"image": ""}, "image"),
