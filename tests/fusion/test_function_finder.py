@@ -58,12 +58,13 @@ def test_names_are_masked(functions: tuple[Target, ...]) -> None:
 def test_three_lines_have_a_form_of_their_own(functions: tuple[Target, ...]) -> None:
     fragments = Fragments(3).of(functions)
     assert sum(fragment is None for fragment in fragments) < 0.1 * FUNCTIONS
+    common = common_forms(functions)
     owners = Counter(form for target in functions for form in {form_of(window) for window in windows_of(target)})
     for target, fragment in zip(functions, fragments, strict=True):
         if fragment is not None:
             assert fragment in windows_of(target)
             assert owners[form_of(fragment)] == 1
-            assert form_of(fragment) not in common_forms(functions)
+            assert form_of(fragment) not in common
 
 
 def test_renaming_keeps_the_form_and_changes_variables(functions: tuple[Target, ...]) -> None:
