@@ -54,7 +54,8 @@ def fitted(texts: Matrix, codes: Matrix, progress: Progress) -> Matrix:
     pairs = torch.from_numpy(texts[:count]), torch.from_numpy(codes[:count])
     matrix = torch.eye(texts.shape[1], requires_grad=True)
     optimiser = torch.optim.Adam([matrix], lr=LEARNING_RATE)
-    best, chosen, waited = mean_reciprocal_rank(texts[count:], codes[count:]), np.eye(texts.shape[1]), 0
+    best, waited = mean_reciprocal_rank(texts[count:], codes[count:]), 0
+    chosen: Matrix = np.eye(texts.shape[1], dtype=np.float32)
     progress(f"before: mean reciprocal rank {best:.3f} among {HELD_BACK} pairs held back")
     for epoch in range(EPOCHS):
         loss = _epoch(matrix, optimiser, *pairs)
@@ -65,7 +66,7 @@ def fitted(texts: Matrix, codes: Matrix, progress: Progress) -> Matrix:
             best, chosen, waited = reached, now.copy(), 0
         elif (waited := waited + 1) >= PATIENCE:
             break
-    return np.asarray(chosen, np.float32)
+    return chosen
 
 
 def mean_reciprocal_rank(texts: Matrix, codes: Matrix) -> float:
@@ -77,7 +78,7 @@ def mean_reciprocal_rank(texts: Matrix, codes: Matrix) -> float:
 
 def _epoch(matrix: Tensor, optimiser: torch.optim.Optimizer, texts: Tensor, codes: Tensor) -> float:
     losses = []
-    for batch in torch.randperm(len(texts)).split(BATCH):
+    for batch in torch.split(torch.randperm(len(texts)), BATCH):
         moved = functional.normalize(functional.dropout(codes[batch], DROPOUT) @ matrix, dim=1)
         likeness = moved @ texts[batch].T / TEMPERATURE
         own = torch.arange(len(batch))
