@@ -156,15 +156,25 @@ class KeptIndexesPort:
         info: IndexInfo = await self._keeper.ask("weigh_index", name, rule)
         return info
 
+    def begin(self) -> None:
+        """Has the modules read, before anybody asks for one; what goes wrong is told to who asks."""
+        self._start("modules", self._read_modules)
+
     async def _refresh(self) -> None:
-        """Waits a moment for what is new among modules; what is not read by then goes on being read."""
+        """Waits a moment for what is new among modules; what is not read by then goes on being read.
+
+        Where none was read yet, it takes as long as the request has. Raises Unavailable, but only then.
+        """
+        is_first = MODULES not in self._copies
         try:
-            async with asyncio.timeout(REFRESH_S):
+            async with asyncio.timeout(None if is_first else REFRESH_S):
                 await self._once("modules", self._read_modules)
         except TimeoutError:
             log.info("modules are still being read")
         except Unavailable as error:  # of the registry, the keeper or an encoder: what was read before can be found
             log.warning("modules not read", error=error.message)
+            if is_first:
+                raise
 
     async def _read_modules(self) -> None:
         indexer = self._indexer()
@@ -176,12 +186,15 @@ class KeptIndexesPort:
 
     async def _once(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
         """Several that ask for the same at a time wait for the same work, which goes on when they give up."""
+        result: T = await asyncio.shield(self._start(what, work))
+        return result
+
+    def _start(self, what: str, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
         task = self._under_way.get(what)
         if task is None:
             task = self._under_way[what] = asyncio.ensure_future(work())
             task.add_done_callback(lambda done: self._ended(what, done))
-        result: T = await asyncio.shield(task)
-        return result
+        return task
 
     def _ended(self, what: str, task: asyncio.Task[Any]) -> None:
         self._under_way.pop(what, None)

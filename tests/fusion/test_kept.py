@@ -266,7 +266,8 @@ class TestModules:
         monkeypatch.setattr("noodle_ray.fusion_models.keeper_ports.REFRESH_S", 0.01)
         registry = Registry()
         world = World(settings, await started(settings, registry), compass)
-        await world.indexes._once("modules", world.indexes._read_modules)
+        world.indexes.begin()
+        await world.best("modules", "north")  # the first time, it is waited for
         goes_on = asyncio.Event()
         real = compass.read
 
