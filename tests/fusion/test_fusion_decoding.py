@@ -163,6 +163,7 @@ def test_samples_beyond_full_scale_are_clipped() -> None:
         (sound(TONE, 1000), "samples a second"),
         (sound(TONE, 400_000), "samples a second"),
     ],
+    ids=range(7),  # a sound's file holds the time at which it was written
 )
 def test_what_is_no_usable_sound_is_refused(data: bytes, problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem) as caught:
