@@ -55,7 +55,7 @@ def fitted(texts: Matrix, codes: Matrix, progress: Progress) -> Matrix:
     matrix = torch.eye(texts.shape[1], requires_grad=True)
     optimiser = torch.optim.Adam([matrix], lr=LEARNING_RATE)
     best, waited = mean_reciprocal_rank(texts[count:], codes[count:]), 0
-    chosen = np.eye(texts.shape[1], dtype=np.float32)
+    chosen: Matrix = np.eye(texts.shape[1], dtype=np.float32)
     progress(f"before: mean reciprocal rank {best:.3f} among {HELD_BACK} pairs held back")
     for epoch in range(EPOCHS):
         loss = _epoch(matrix, optimiser, *pairs)
@@ -66,7 +66,7 @@ def fitted(texts: Matrix, codes: Matrix, progress: Progress) -> Matrix:
             best, chosen, waited = reached, now.copy(), 0
         elif (waited := waited + 1) >= PATIENCE:
             break
-    return np.asarray(chosen, np.float32)
+    return chosen
 
 
 def mean_reciprocal_rank(texts: Matrix, codes: Matrix) -> float:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
 from noodle_ray.entry.datasets import Photograph, SpeechSet
 from noodle_ray.entry.local_cluster import LocalCluster
 from noodle_ray.errors import NotFound
+from noodle_ray.fusion import limits
 from noodle_ray.fusion.calibration import load_calibration
+from noodle_ray.fusion.decoding import decode
 from noodle_ray.fusion.engine import Engine
 from noodle_ray.fusion.inputs import MultimodalInput
-from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion.items import Item
+from noodle_ray.fusion.ports import Placed
+from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion_models.encoders import ModalityEncoder
 from noodle_ray.fusion_models.packs import Pack
 from noodle_ray.settings import Settings
@@ -36,18 +40,24 @@ CANDIDATES = ("waiting with a cup of coffee", "riding a motorcycle to work", "a 
 
 
 class Here:
-    """The engine's ports over an encoder in this process."""
+    """The engine's ports over encoders in this process; what it remembers is not asked for."""
 
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
+    def __init__(self, encoders: Mapping[str, Any]) -> None:
+        self._encoders = encoders
 
-    async def encode(self, content: Any, candidates: tuple[str, ...]) -> Reading:
-        reading: Reading = self._encoder.encode(content, candidates)
-        return reading
+    async def versions(self, modalities: Sequence[str]) -> dict[str, str]:
+        return dict.fromkeys(modalities, "1")
 
-    async def embed(self, texts: tuple[str, ...]) -> Matrix:
-        rows: Matrix = self._encoder.embed(texts)
-        return rows
+    async def read(
+        self, modality: str, version: str, items: Sequence[Any], texts: tuple[str, ...], within_s: float
+    ) -> Sequence[Reading]:
+        return [self._encoders[modality].encode(item, texts) for item in items]
+
+    async def place(self, version: str, texts: tuple[str, ...], within_s: float) -> Placed:
+        return Placed("", self._encoders["text"].embed(texts))
+
+    async def decode(self, modality: str, item: Item) -> Any:
+        return decode(modality, item, limits.DEFAULT)
 
 
 def test_they_answer_what_our_engine_answers(
@@ -61,10 +71,9 @@ def test_they_answer_what_our_engine_answers(
     fields = {"text": "A short break.", "code": "def wait(self):\n    pass", "candidates": CANDIDATES}
     media = {"image": base64.b64encode(image).decode(), "audio": base64.b64encode(audio).decode()}
     rival = Encoders(cache_dir, "base").answer({**fields, **media})
-    with ThreadPoolExecutor(1) as pool:
-        ports = {modality: Here(encoder) for modality, encoder in encoders.items()}
-        engine = Engine(ports, ports["text"], load_calibration("base"), limit_ms=60_000, threshold=0.7, pool=pool)
-        ours = asyncio.run(engine.process(MultimodalInput(image=image, audio=audio, **fields), "id"))
+    here: Any = Here(encoders)
+    engine = Engine(here, here, load_calibration("base"), here, here, here, limit_ms=60_000, threshold=0.7)
+    ours = asyncio.run(engine.process(MultimodalInput(image=image, audio=audio, **fields), "id"))
     assert set(rival["modalities_used"]) == set(ours.modalities_used)
     for theirs, own in zip(rival["candidates"], ours.candidates, strict=True):
         assert theirs["candidate"] == own.candidate

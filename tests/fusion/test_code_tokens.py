@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noodle_ray.fusion.code_tokens import (
@@ -62,6 +62,7 @@ def test_inflections_of_a_word_are_one() -> None:
 
 
 @given(st.lists(NAMES, min_size=3, max_size=3, unique=True))
+@settings(deadline=None)
 def test_renaming_variables_changes_neither_shape_nor_outline(names: list[str]) -> None:
     renamed = CODE
     for old, new in zip(["path", "limit", "line"], names, strict=True):
@@ -83,6 +84,7 @@ def test_an_outline_keeps_attributes_and_calls() -> None:
 
 
 @given(st.text(max_size=400))
+@settings(deadline=None)
 def test_any_text_has_terms(text: str) -> None:
     for terms in (literal_terms, shape_terms, outline_terms):
         assert terms(text).dtype == np.uint64
@@ -92,6 +94,7 @@ def test_any_text_has_terms(text: str) -> None:
 
 
 @given(st.text(alphabet="ab.( \n", max_size=60))
+@settings(deadline=None)
 def test_a_window_of_each_length_begins_at_each_token(text: str) -> None:
     tokens = tokens_of(text)
     while tokens and tokens[-1].kind == "line":

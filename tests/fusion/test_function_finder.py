@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noodle_ray.entry.bench.fusion.function_queries import (
@@ -27,7 +27,7 @@ from noodle_ray.entry.bench.fusion.function_queries import (
 )
 from noodle_ray.entry.code_map_training import HELD_BACK, fitted, mean_reciprocal_rank
 from noodle_ray.errors import CorruptData, InvalidInput, NotFound
-from noodle_ray.fusion.code_tokens import shape_terms, tokens_of
+from noodle_ray.fusion.code_tokens import FIXED, shape_terms, tokens_of
 from noodle_ray.fusion.index import Index
 from noodle_ray.fusion.index_entry import Entry, Query
 from noodle_ray.fusion.index_rules import fitted_rule, is_for_validation
@@ -58,12 +58,13 @@ def test_names_are_masked(functions: tuple[Target, ...]) -> None:
 def test_three_lines_have_a_form_of_their_own(functions: tuple[Target, ...]) -> None:
     fragments = Fragments(3).of(functions)
     assert sum(fragment is None for fragment in fragments) < 0.1 * FUNCTIONS
+    common = common_forms(functions)
     owners = Counter(form for target in functions for form in {form_of(window) for window in windows_of(target)})
     for target, fragment in zip(functions, fragments, strict=True):
         if fragment is not None:
             assert fragment in windows_of(target)
             assert owners[form_of(fragment)] == 1
-            assert form_of(fragment) not in common_forms(functions)
+            assert form_of(fragment) not in common
 
 
 def test_renaming_keeps_the_form_and_changes_variables(functions: tuple[Target, ...]) -> None:
@@ -71,7 +72,9 @@ def test_renaming_keeps_the_form_and_changes_variables(functions: tuple[Target, 
     changed = 0
     for target, before, after in zip(functions, plain, others, strict=True):
         if before is not None and after is not None:
-            assert form_of(after) == form_of(before)
+            fixed = [FIXED & {token.text for token in tokens_of(each)} for each in (before, after)]
+            # Some variables are called like another language's keywords, whose shapes are kept.
+            assert form_of(after) == form_of(before) or fixed[0] != fixed[1]
             changed += bool(set(variables_of(target.code)) & {token.text for token in tokens_of(before)})
             changed -= before != after
     assert changed == 0
@@ -98,6 +101,7 @@ def test_attributes_are_no_variables() -> None:
 
 
 @given(st.permutations(range(30)))
+@settings(deadline=None)
 def test_what_validates_does_not_depend_on_the_order(order: list[int]) -> None:
     asked = [(Query(f"question {number}"), str(number)) for number in range(30)]
     once = {answer: is_for_validation(query, answer) for query, answer in asked}

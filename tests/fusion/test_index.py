@@ -126,7 +126,7 @@ def test_dense_evidence_takes_the_nearest_field_and_knows_who_has_none() -> None
 
 
 @given(st.binary(max_size=40), st.integers(0, 10_000))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_damage_is_noticed(bytes_there: bytes, place: int) -> None:
     whole = SAVED
     place %= len(whole)

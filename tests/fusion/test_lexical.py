@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noodle_ray.fusion.code_tokens import terms_of
@@ -32,6 +32,7 @@ def by_the_formula(query: list[str], documents: list[list[str]], weighting: Weig
 
 
 @given(WORDS, st.lists(WORDS, min_size=1, max_size=8), st.floats(0.1, 3), st.floats(0, 1))
+@settings(deadline=None)
 def test_scores_are_those_of_the_formula(query: list[str], documents: list[list[str]], k1: float, b: float) -> None:
     weighting = Weighting(k1, b)
     postings = Postings()
