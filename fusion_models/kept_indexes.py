@@ -19,7 +19,7 @@ from noodle_ray.store.files import Folder
 LOADED = 8
 """Indexes that are held ready to be changed; the others are read from their files when that is asked."""
 HEADER_BYTES = 2**20
-MODULES_KIND = "hybrid"
+MODULES_KIND = "code"
 
 
 @dataclass(frozen=True, slots=True)
