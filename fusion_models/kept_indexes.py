@@ -19,7 +19,7 @@ from noodle_ray.store.files import Folder
 LOADED = 8
 """Indexes that are held ready to be changed; the others are read from their files when that is asked."""
 HEADER_BYTES = 2**20
-MODULES_KIND = "hybrid"
+MODULES_KIND = "code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ class KeptIndexes:
 
     async def unread_modules(self, space: str) -> Unread | None:
         """Which modules are to be read, in a world that places texts into `space`; None where nothing has changed."""
-        if self._catalogue is None:
-            raise NotFound("index", MODULES)
+        if self._catalogue is None:  # then it is an index like any other
+            return None
         known = self._revision if space == self._space else -1
         listing = await self._catalogue.listed(known)
         if listing is None:

@@ -78,7 +78,7 @@ class KnownQuery(Given):
 class NewIndex(Model):
     """What kind of index it is to be."""
 
-    kind: Name = "hybrid"
+    kind: Name = "code"
 
 
 class NewEntries(Model):

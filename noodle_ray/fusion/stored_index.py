@@ -13,6 +13,7 @@ from noodle_ray.fusion.index import Index
 from noodle_ray.fusion.index_entry import Entry, Query
 from noodle_ray.fusion.index_file import from_bytes, to_bytes
 from noodle_ray.fusion.index_messages import IndexInfo
+from noodle_ray.fusion.index_rules import shipped_rule
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.modality import CONTEXT, MODALITIES
 from noodle_ray.fusion.reading import Reading
@@ -21,7 +22,7 @@ from noodle_ray.fusion.rule import Rule, Scores
 DENSE = ":dense"
 _MAGIC = b"noodle-fusion-index 1 "
 _COSINE_TEMPERATURE = 0.05
-"""That with which sentence encoders are trained: for indexes that nobody has fitted."""
+"""That with which sentence encoders are trained: for what nobody has fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,22 @@ class IndexKind:
     rule: Rule
 
 
-def _unfitted() -> Rule:
-    return Rule(temperatures={f"{name}{DENSE}": _COSINE_TEMPERATURE for name in (*MODALITIES, CONTEXT)})
+_UNFITTED = {f"{name}{DENSE}": _COSINE_TEMPERATURE for name in (*MODALITIES, CONTEXT)}
+
+
+def _completed(rule: Rule) -> Rule:
+    """The rule, with a scale for the embeddings of what it was not fitted on."""
+    return rule.model_copy(update={"temperatures": {**_UNFITTED, **rule.temperatures}})
+
+
+def _everything(source: str) -> bool:
+    return True
 
 
 KINDS = {
-    "hybrid": IndexKind("embeddings, words, and code by its tokens and structure", lambda source: True, _unfitted()),
-    "dense": IndexKind("embeddings alone", lambda source: source.endswith(DENSE), _unfitted()),
+    "code": IndexKind("embeddings, words, code by tokens and structure", _everything, _completed(shipped_rule("code"))),
+    "text": IndexKind("embeddings and words of texts", _everything, _completed(shipped_rule("text"))),
+    "dense": IndexKind("embeddings alone", lambda source: source.endswith(DENSE), _completed(Rule())),
 }
 
 
@@ -136,10 +146,7 @@ class StoredIndex:
 
     def with_rule(self, rule: Rule) -> None:
         """Weighs its evidence by this rule from now on. What a session remembers keeps its own scale."""
-        own = CONTEXT + DENSE
-        self.rule = rule.model_copy(
-            update={"temperatures": {own: KINDS[self.kind].rule.temperatures[own], **rule.temperatures}}
-        )
+        self.rule = _completed(rule)
 
     def info(self, version: str = "") -> IndexInfo:
         return IndexInfo(

@@ -33,7 +33,10 @@ Names = Annotated[
     Query(alias="name", min_length=1, max_length=ENTRIES_AT_ONCE, description="An entry's name; give it repeatedly."),
 ]
 
-_KINDS: Any = {"one that compares embeddings": {"value": {"kind": "dense"}}}
+_KINDS: Any = {
+    "of code and texts": {"value": {"kind": "code"}},
+    "one that compares embeddings alone": {"value": {"kind": "dense"}},
+}
 _ENTRIES = {
     "texts and code": {
         "value": {

@@ -25,7 +25,7 @@ class Indexes:
         self.fitted: list[KnownQuery] = []
 
     def _info(self, name: str) -> IndexInfo:
-        return IndexInfo(name=name, kind="hybrid", entries=len(self.known[name]), space="a-space")
+        return IndexInfo(name=name, kind="code", entries=len(self.known[name]), space="a-space")
 
     def list(self) -> Sequence[IndexInfo]:
         return [self._info(name) for name in self.known]

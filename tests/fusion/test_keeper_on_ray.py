@@ -94,7 +94,7 @@ async def eventually(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def test_an_index_is_made_found_and_outlives_the_keeper(app: AppFusion, run: Any) -> None:
-    run(app.create_index("sky", "hybrid"))
+    run(app.create_index("sky", "code"))
     assert run(app.add_to_index("sky", ENTRIES)).entries == 2
     request = MultimodalInput(text="to the north", index="sky")
     found = run(app.process(request))
@@ -145,7 +145,7 @@ def test_a_session_counts_fades_and_is_forgotten(app: AppFusion, run: Any) -> No
 
 
 def test_errors_are_ours(app: AppFusion, run: Any) -> None:
-    with pytest.raises(InvalidInput, match="hybrid, dense"):
+    with pytest.raises(InvalidInput, match="code, text, dense"):
         run(app.create_index("wood", "wooden"))
     with pytest.raises(NotFound, match="index 'ghost'"):
         run(app.add_to_index("ghost", ENTRIES))

@@ -112,9 +112,9 @@ class TestIndexes:
     async def test_are_made_found_and_outlive_the_keeper(self, settings: Settings, compass: Compass) -> None:
         world = World(settings, await started(settings), compass)
         keeper = world.handle._keeper
-        assert (await keeper.create_index("sky", "hybrid")).entries == 0
-        assert (await keeper.create_index("sky", "hybrid")).entries == 0
-        with pytest.raises(Conflict, match="kind hybrid"):
+        assert (await keeper.create_index("sky", "code")).entries == 0
+        assert (await keeper.create_index("sky", "code")).entries == 0
+        with pytest.raises(Conflict, match="kind code"):
             await keeper.create_index("sky", "dense")
         assert (await world.indexes.add("sky", ENTRIES)).entries == 2
         assert await world.best("sky", "to the north") == "pole"
@@ -125,7 +125,7 @@ class TestIndexes:
 
     async def test_a_copy_is_sent_once_a_version(self, settings: Settings, compass: Compass) -> None:
         world = World(settings, await started(settings), compass)
-        await world.handle._keeper.create_index("sky", "hybrid")
+        await world.handle._keeper.create_index("sky", "code")
         await world.indexes.add("sky", ENTRIES)
         for _ in range(3):
             await world.best("sky", "north")
@@ -136,7 +136,7 @@ class TestIndexes:
 
     async def test_while_the_keeper_is_away_copies_answer(self, settings: Settings, compass: Compass) -> None:
         world = World(settings, await started(settings, Registry()), compass)
-        await world.handle._keeper.create_index("sky", "hybrid")
+        await world.handle._keeper.create_index("sky", "code")
         await world.indexes.add("sky", ENTRIES)
         for name in ("sky", "modules"):
             await world.best(name, "north")

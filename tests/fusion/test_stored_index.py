@@ -39,7 +39,7 @@ def reading(seed: int, space: str = "a", seen: str = "") -> Reading:
 
 @pytest.fixture
 def index() -> StoredIndex:
-    stored = StoredIndex("toys", "hybrid", 5)
+    stored = StoredIndex("toys", "code", 5)
     stored.put([entry(0), entry(1), entry(2)])
     return stored
 
@@ -98,7 +98,7 @@ def test_bounds_and_kinds(index: StoredIndex) -> None:
     with pytest.raises(LimitReached, match="NOODLE_FUSION_INDEX_ENTRIES"):
         index.put([entry(number) for number in range(3, 7)])
     assert len(index) == 3
-    with pytest.raises(InvalidInput, match="hybrid, dense"):
+    with pytest.raises(InvalidInput, match="code, text, dense"):
         StoredIndex("toys", "wooden", 5)
     with pytest.raises(InvalidInput, match="no encoder places"):
         StoredIndex("toys", "dense", 5).put([ReadEntry(Entry("a", "words"))])
@@ -110,7 +110,7 @@ def test_bounds_and_kinds(index: StoredIndex) -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=15))
 def test_any_history_leaves_what_a_new_index_would_have(history: list[tuple[bool, int]]) -> None:
-    stored, plain = StoredIndex("toys", "hybrid", 100), {}
+    stored, plain = StoredIndex("toys", "code", 100), {}
     for puts, number in history:
         name = f"e{number}"
         if puts:
@@ -121,12 +121,12 @@ def test_any_history_leaves_what_a_new_index_would_have(history: list[tuple[bool
         plain |= {name: number} if puts else {}
         assert stored.names == list(plain)
     kept = StoredIndex.from_bytes(stored.to_bytes(), 100)
-    assert (kept.names, kept.kind, kept.space) == (stored.names, "hybrid", stored.space)
+    assert (kept.names, kept.kind, kept.space) == (stored.names, "code", stored.space)
     assert kept.to_bytes() == stored.to_bytes()
     assert info_of(stored.to_bytes()).entries == len(plain)
     if plain:
         request, read = MultimodalInput(text="count words"), {"text": reading(3)}
-        fresh = StoredIndex("toys", "hybrid", 100)
+        fresh = StoredIndex("toys", "code", 100)
         fresh.put([entry(number) for number in plain.values()])
         for source, scores in fresh.search(request, read).items():
             assert np.allclose(stored.search(request, read)[source], scores)
@@ -171,7 +171,7 @@ class TestCatalogue:
     LISTING = Listing(2, (Listed("count-words", "2.0", "counts words", ("count(text) → int",)), Listed("draw", "1.0")))
 
     def modules(self, *entries: tuple[str, str]) -> StoredIndex:
-        stored = StoredIndex("modules", "hybrid", 9)
+        stored = StoredIndex("modules", "code", 9)
         if entries:
             stored.put(
                 [

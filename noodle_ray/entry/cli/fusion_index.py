@@ -55,7 +55,10 @@ def show(name: Name, json: AsJson = False) -> None:
 def create(
     name: Name,
     kind: Annotated[
-        str, typer.Option(help="hybrid: compares embeddings, words and code; dense: embeddings alone.")
+        str,
+        typer.Option(
+            help="code: compares embeddings, words and code; text: embeddings and words; dense: embeddings alone."
+        ),
     ] = NewIndex().kind,
     json: AsJson = False,
 ) -> None:
