@@ -147,6 +147,8 @@ class Postings:
     def _found(self, segment: Segment, terms: Terms, alive: Mask) -> tuple[Slots, Slots, Floats]:
         which, postings = segment.find(terms)
         slots = segment.slots[postings]
+        if alive.all():  # spares most searches a pass over all postings
+            return which, slots, segment.counts[postings]
         kept = alive[slots]
         return which[kept], slots[kept], segment.counts[postings[kept]]
 
