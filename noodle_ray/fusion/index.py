@@ -119,9 +119,10 @@ class Index:
         if not len(self):
             return []
         probabilities = rule.posterior(self.search(query))
-        entries = list(self)
         best = np.argsort(-probabilities, kind="stable")[:most]
-        return [Found(entries[index], float(probabilities[index])) for index in best]
+        slots = np.flatnonzero(self._alive.rows)[best]
+        entries = [entry for slot in slots if (entry := self._entries[slot]) is not None]
+        return [Found(entry, float(probabilities[index])) for entry, index in zip(entries, best, strict=True)]
 
     def _slot_of(self, entry_id: str) -> int:
         if entry_id not in self._slots:

@@ -140,13 +140,17 @@ class Postings:
         rarity = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
         lengths = self._lengths.rows
         mean = max(float(lengths[alive].sum()) / max(documents, 1), 1e-9)
-        size = 1.0 - weighting.b + weighting.b * lengths[slots] / mean
-        gains = (query.counts * rarity)[which] * counts * (weighting.k1 + 1.0) / (counts + weighting.k1 * size)
+        # What depends on the document or on the term alone is worked out once for each, not once a posting.
+        damping = weighting.k1 * (1.0 - weighting.b + weighting.b * lengths / mean)
+        worth = query.counts * rarity * (weighting.k1 + 1.0)
+        gains = worth[which] * counts / (counts + damping[slots])
         return np.bincount(slots, gains, minlength=len(alive)).astype(np.float64)
 
     def _found(self, segment: Segment, terms: Terms, alive: Mask) -> tuple[Slots, Slots, Floats]:
         which, postings = segment.find(terms)
         slots = segment.slots[postings]
+        if alive.all():  # spares most searches a pass over all postings
+            return which, slots, segment.counts[postings]
         kept = alive[slots]
         return which[kept], slots[kept], segment.counts[postings[kept]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,24 +67,18 @@ def test_three_lines_have_a_form_of_their_own(functions: tuple[Target, ...]) -> 
             assert form_of(fragment) not in common
 
 
-def attributes_in(fragment: str) -> list[str]:
-    tokens = [token.text for token in tokens_of(fragment)]
-    return [after for before, after in pairwise(tokens) if before == "."]
-
-
 def test_renaming_keeps_the_form_and_changes_variables(functions: tuple[Target, ...]) -> None:
     plain, others = Fragments(3).of(functions), Fragments(3, renames=True).of(functions)
     changed = 0
     for target, before, after in zip(functions, plain, others, strict=True):
         if before is not None and after is not None:
             fixed = [FIXED & {token.text for token in tokens_of(each)} for each in (before, after)]
-            # Some variables are called like another language's keywords, whose shapes are kept; and one that is called
-            # like an attribute beside it ("self.rows = rows") is not, when it has another name.
-            is_told_apart = set(attributes_in(before)) & set(variables_of(target.code))
-            assert form_of(after) == form_of(before) or fixed[0] != fixed[1] or is_told_apart
-            changed += bool(set(variables_of(target.code)) & {token.text for token in tokens_of(before)})
-            changed -= before != after
-    assert changed == 0
+            # Some variables are called like another language's keywords, whose shapes are kept.
+            assert form_of(after) == form_of(before) or fixed[0] != fixed[1]
+            changed += before != after
+            if not set(variables_of(target.code)) & {token.text for token in tokens_of(before)}:
+                assert before == after
+    assert changed > 0.9 * FUNCTIONS * 0.9
 
 
 def test_gaps_and_single_lines(functions: tuple[Target, ...]) -> None:

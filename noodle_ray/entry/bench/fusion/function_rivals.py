@@ -9,15 +9,16 @@ import numpy as np
 
 from noodle_ray.entry.bench.fusion.function_queries import FIT, TEST
 from noodle_ray.fusion.code_tokens import Terms, shape_terms, terms_of
-from noodle_ray.fusion.fitting import Case, best_temperature
+from noodle_ray.fusion.fitting import Case, best_temperature, subsets_of
 from noodle_ray.fusion.index_entry import Query
+from noodle_ray.fusion.index_rules import shipped_rule
 from noodle_ray.fusion.lexical import Document, Postings, Weighting
-from noodle_ray.fusion.rule import Scores, log_softmax
+from noodle_ray.fusion.rule import Scores, log_softmax, subset_of
 from noodle_ray.fusion.selective import Answer, answer_of
 
 DENSE, BM25, MASKED, SUM = "sentence model", "BM25", "BM25 of masked windows", "sum of scores"
+SHIPPED = "shipped rule"
 Question = tuple[Query, int, str]
-Scored = Mapping[str, Sequence[tuple[Scores, int, str]]]
 
 
 def rivals_of(
@@ -37,6 +38,16 @@ def rivals_of(
             found[MASKED, modality] = _answers(list(_bm25(asked, modality, windows, shape_terms)))
     if (DENSE, "code") in found:
         found[SUM, "text+code"] = _answers([(_sum(case), case.right, part) for part, case in _each(parts)])
+    return found | _by_the_shipped_rule(parts[TEST])
+
+
+def _by_the_shipped_rule(cases: Sequence[Case]) -> dict[tuple[str, str], list[Answer]]:
+    """By the one rule that comes with indexes of code, which is not told what kind of fragment it is asked with."""
+    rule = shipped_rule("code")
+    found = {}
+    for modalities in subsets_of(cases):
+        limited = [case for case in (each.limited_to(modalities) for each in cases) if case is not None]
+        found[SHIPPED, subset_of(modalities)] = [answer_of(rule.posterior(case.scores), case.right) for case in limited]
     return found
 
 
