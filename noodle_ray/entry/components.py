@@ -19,7 +19,7 @@ from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.actors.service_directory import ServiceDirectory
-from noodle_ray.entry.encoders import connect_encoders, start_encoders
+from noodle_ray.entry.encoders import connect_encoders, start_encoders, stop_encoders
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.fusion_models.deployments import build_application
 from noodle_ray.services.directory import Registration
@@ -122,6 +122,7 @@ def component_services(gateway_url: str) -> list[Registration]:
 
 def stop_components() -> int:
     """Takes our applications and actors off the cluster and leaves the rest alone. Gives how many actors ended."""
+    stop_encoders()
     modules = [application for application in serve.status().applications if application.startswith(PREFIX)]
     for application in sorted([*OURS, *modules]):
         serve.delete(application)

@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from noodle_ray.actors.module_encoders import ModuleEncoders
 from noodle_ray.entry.modules import AsyncModules
-from noodle_ray.errors import NotFound
+from noodle_ray.errors import NotFound, Unavailable
+from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion_models.encoder_modules import module_name, write_module
 from noodle_ray.fusion_models.packs import load_pack
 from noodle_ray.fusion_models.processors import EncoderConfig
@@ -18,6 +21,7 @@ from noodle_ray.modules.versions import parse_version
 from noodle_ray.settings import Settings
 
 FIRST = "1.0.0"
+log = structlog.get_logger()
 
 
 def connect_encoders() -> ModuleEncoders:
@@ -33,6 +37,21 @@ def start_encoders(settings: Settings) -> dict[str, str]:
     """
     pack = load_pack(settings.pack, settings.cache_dir)
     return asyncio.run(_start_all(settings, {modality: pack.version(modality) for modality in pack.modalities}))
+
+
+def stop_encoders() -> None:
+    """Has the encoders end and free what they hold; without a registry that answers there is nobody to ask."""
+    try:
+        asyncio.run(_stop_all())
+    except Unavailable as error:
+        log.warning("encoders not stopped", error=error.message)
+
+
+async def _stop_all() -> None:
+    modules = AsyncModules()
+    names = {module_name(modality) for modality in MODALITIES}
+    loaded = [module["name"] for module in await modules.list() if module["loaded"] and module["name"] in names]
+    await asyncio.gather(*map(modules.unload, loaded))
 
 
 async def _start_all(settings: Settings, weights: Mapping[str, str]) -> dict[str, str]:
