@@ -12,7 +12,7 @@ import structlog
 
 from noodle_ray.actors.module_encoders import ModuleEncoders
 from noodle_ray.entry.modules import AsyncModules
-from noodle_ray.errors import NotFound, Unavailable
+from noodle_ray.errors import NoodleError, NotFound
 from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion_models.encoder_modules import module_name, write_module
 from noodle_ray.fusion_models.packs import load_pack
@@ -21,6 +21,7 @@ from noodle_ray.modules.versions import parse_version
 from noodle_ray.settings import Settings
 
 FIRST = "1.0.0"
+STOP_S = 30.0
 log = structlog.get_logger()
 
 
@@ -42,9 +43,9 @@ def start_encoders(settings: Settings) -> dict[str, str]:
 def stop_encoders() -> None:
     """Has the encoders end and free what they hold; without a registry that answers there is nobody to ask."""
     try:
-        asyncio.run(_stop_all())
-    except Unavailable as error:
-        log.warning("encoders not stopped", error=error.message)
+        asyncio.run(asyncio.wait_for(_stop_all(), STOP_S))
+    except (NoodleError, TimeoutError) as error:
+        log.warning("encoders not stopped", error=str(error))
 
 
 async def _stop_all() -> None:
