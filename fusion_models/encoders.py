@@ -45,7 +45,7 @@ class Running:
 
 
 def chosen_precision(modality: str, precision: str, device: str) -> str:
-    """Of "auto": int8 for speech on a CPU, where it costs a third of the time and no accuracy that was measured."""
+    """Of "auto": int8 for speech on a CPU, where it is quicker and errs a little more often."""
     if precision != AUTO:
         return precision
     return "int8" if modality == "audio" and device == "cpu" else "fp32"
