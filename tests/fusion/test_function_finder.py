@@ -30,7 +30,7 @@ from noodle_ray.errors import CorruptData, InvalidInput, NotFound
 from noodle_ray.fusion.code_tokens import shape_terms, tokens_of
 from noodle_ray.fusion.index import Index
 from noodle_ray.fusion.index_entry import Entry, Query
-from noodle_ray.fusion.index_rules import fitted_rule, is_for_validation
+from noodle_ray.fusion.index_rules import KINDS, fitted_rule, is_for_validation, shipped_rule
 from noodle_ray.fusion_models.code_map import SHIPPED, CodeMap, shipped_map
 
 
@@ -150,8 +150,10 @@ def test_the_shipped_map_is_for_its_own_weights_alone() -> None:
     assert SHIPPED.with_suffix(".md").is_file()
 
 
-def test_unknown_kinds_of_index_are_named() -> None:
-    from noodle_ray.fusion.index_rules import shipped_rule
-
+def test_indexes_come_with_rules_that_tell_what_they_were_fitted_on() -> None:
+    for kind in KINDS:
+        rule = shipped_rule(kind)
+        assert {"text", "audio", "code", "text+code", "text+audio+code"} <= set(rule.subsets)
+        assert rule.fitted["entries"] == FUNCTIONS
     with pytest.raises(NotFound, match="code, text"):
         shipped_rule("pictures")
