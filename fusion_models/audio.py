@@ -2,57 +2,78 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from difflib import SequenceMatcher
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from noodle_ray.errors import shorten
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples
-from noodle_ray.fusion.reading import Reading
+from noodle_ray.fusion.reading import Reading, Vector
+from noodle_ray.fusion.spelling import likeness
+from noodle_ray.fusion_models.descriptors import segment_means
 from noodle_ray.fusion_models.pretrained import from_pretrained
-from noodle_ray.fusion_models.quantised import with_int8_linears
+from noodle_ray.fusion_models.quantised import INT8
+from noodle_ray.fusion_models.spoken_candidates import SpokenCandidates
 from noodle_ray.fusion_models.text import Sentences
 from noodle_ray.fusion_models.whisper import Memory, Transcript, Whisper
 
-SCORED_TOKENS = 120
-"""Tokens of candidates that are scored for one clip: what fits into a deadline of 200 ms beside the rest."""
-REMEMBERED_SILENCES = 4096
+LIKELIHOOD, SPELLING = "likelihood", "spelling"
+"""The kinds of scores in a reading's `sources`; what the transcript means is compared by its embedding."""
 
 
-def load_whisper(source: Any, int8: bool = True, **where: Any) -> Whisper:
-    """A Whisper model from a directory or a hub id. `int8`: 8-bit linear layers, three times as fast here."""
+def load_whisper(source: Any, precision: str = INT8, device: str = "cpu", **where: Any) -> Whisper:
+    """A Whisper model from a directory or a hub id, in a precision of PRECISIONS, on a device as torch names it."""
     model = from_pretrained("WhisperForConditionalGeneration", source, dtype=torch.float32, **where).eval()
     tokenizer = from_pretrained("AutoTokenizer", source, **where)
     generation = from_pretrained("GenerationConfig", source, **where)
     with torch.inference_mode():
-        return Whisper(with_int8_linears(model) if int8 else model, tokenizer, generation)
+        return Whisper(model, tokenizer, generation, precision, device)
 
 
 class SpeechEncoder:
     """Reads speech.
 
-    A candidate's score is its log-likelihood given the clip minus that given silence, so that long and rare sentences
-    are not at a disadvantage (pointwise mutual information). It presumes that a candidate was read aloud: the reading
-    also says how much less likely the best candidate is than the free transcript.
+    Candidates are scored by how likely they are to have been read aloud, and by how like the transcript they are. The
+    first presumes that one of them was: the reading also says how much less likely the best of them is than the free
+    transcript. Its features are the encoder's states, averaged over equal stretches of the clip.
     """
+
+    scores_texts = True
 
     def __init__(self, whisper: Whisper, sentences: Sentences, version: str) -> None:
         self._whisper, self._sentences, self._version = whisper, sentences, version
-        self._on_silence: OrderedDict[tuple[int, ...], float] = OrderedDict()
+        with torch.inference_mode():
+            self._candidates = SpokenCandidates(whisper)
 
     def encode(self, content: Samples, candidates: tuple[str, ...] = ()) -> Reading:
         with torch.inference_mode():
             memory = self._whisper.listen(content)
             heard = self._whisper.transcribe(memory, len(content) / SAMPLE_RATE_HZ)
-            scores, unlikeliness = self._score(memory, heard, candidates)
+            scores, unlikeliness, sources = self._score(memory, heard, candidates)
         embedding = self._sentences.embed([heard.text or "silence"])[0]
         seen = shorten(heard.text) or "nothing"
-        return Reading(self._version, seen, heard.certainty, embedding, scores, unlikeliness)
+        return Reading(
+            self._version,
+            seen,
+            heard.certainty,
+            embedding,
+            scores,
+            unlikeliness,
+            segment_means(memory.states.float().cpu().numpy()),
+            sources,
+        )
+
+    def features(self, content: Samples) -> Vector:
+        """A reading's features alone, without a transcript."""
+        with torch.inference_mode():
+            return segment_means(self._whisper.listen(content).states.float().cpu().numpy())
+
+    def prepare(self, candidates: Iterable[str]) -> None:
+        """Makes the first question about these candidates as quick as later ones. Some milliseconds each."""
+        with torch.inference_mode():
+            self._candidates.prepare(candidates)
 
     def transcribe(self, samples: Samples) -> Transcript:
         with torch.inference_mode():
@@ -60,38 +81,13 @@ class SpeechEncoder:
 
     def _score(
         self, memory: Memory, heard: Transcript, candidates: tuple[str, ...]
-    ) -> tuple[npt.NDArray[np.float32] | None, float | None]:
-        rows = [self._whisper.tokens_of(candidate) for candidate in candidates]
-        chosen = shortlist(heard.text, candidates, [len(row) for row in rows])
-        if not chosen:
-            return None, None
-        likelihoods = self._whisper.log_likelihoods(memory, [rows[index] for index in chosen])
-        gains = likelihoods - self._likelihoods_on_silence([rows[index] for index in chosen])
-        # What was not shortlisted is no likelier than the least likely that was.
-        scores = np.full(len(candidates), gains.min(), np.float32)
-        scores[chosen] = gains
-        return scores, float(heard.log_likelihood - likelihoods.max())
-
-    def _likelihoods_on_silence(self, rows: list[tuple[int, ...]]) -> npt.NDArray[np.float64]:
-        fresh = list(dict.fromkeys(row for row in rows if row not in self._on_silence))
-        for row, value in zip(fresh, self._whisper.log_likelihoods(self._whisper.silence, fresh), strict=True):
-            self._on_silence[row] = float(value)
-        result = np.array([self._on_silence[row] for row in rows])
-        while len(self._on_silence) > REMEMBERED_SILENCES:
-            self._on_silence.popitem(last=False)
-        return result
-
-
-def shortlist(heard: str, candidates: Sequence[str], lengths: Sequence[int]) -> list[int]:
-    """Which candidates are scored: those that are spelt most like the transcript, as many as there is time for.
-
-    Empty where fewer than two of several candidates would be, for then there would be nothing to compare.
-    """
-    likeness = [SequenceMatcher(None, heard.lower(), candidate.lower()).ratio() for candidate in candidates]
-    chosen: list[int] = []
-    tokens = 0
-    for index in sorted(range(len(candidates)), key=lambda index: (-likeness[index], index)):
-        if tokens + lengths[index] <= SCORED_TOKENS:
-            chosen.append(index)
-            tokens += lengths[index]
-    return sorted(chosen) if len(chosen) >= min(2, len(candidates)) else []
+    ) -> tuple[Vector | None, float | None, dict[str, Vector]]:
+        if not candidates:
+            return None, None, {}
+        alike = likeness(heard.text, candidates)
+        sources = {SPELLING: alike.astype(np.float32)}
+        scored = self._candidates.score(memory, heard, candidates, alike)
+        if scored is None:
+            return None, None, sources
+        sources[LIKELIHOOD] = scored.gains
+        return scored.gains, heard.log_likelihood - scored.best_log_likelihood, sources

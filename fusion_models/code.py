@@ -33,6 +33,7 @@ class CodeEncoder:
 
     def __init__(self, model: Sentences, version: str, anchored: bool = True, learned: CodeMap | None = None) -> None:
         self._model, self._version, self._anchored, self._learned = model, version, anchored, learned
+        self.scores_texts = not anchored
 
     def embed(self, codes: Sequence[str]) -> Matrix:
         """(n, width) unit vectors, in the order of the pieces of code."""
@@ -40,13 +41,18 @@ class CodeEncoder:
         return placed if self._learned is None else self._learned(placed)
 
     def encode(self, content: str, candidates: tuple[str, ...] = ()) -> Reading:
+        if self._anchored:
+            return self.encode_many([content])[0]
         words = words_of(content)
         vector = self.embed([content])[0]
-        if self._anchored:
-            return Reading(self._version, shorten(words), 1.0, vector)
         # In a space of its own, it places the candidates there too and scores them itself.
         scores = self._model.embed(candidates) @ vector / OWN_TEMPERATURE if candidates else None
         return Reading(self._version, shorten(words), 1.0, None, scores)
+
+    def encode_many(self, contents: Sequence[str]) -> list[Reading]:
+        """Several pieces in one pass, where it is anchored: as one by one, but for rounding (1e-5)."""
+        pairs = zip(contents, self.embed(contents), strict=True)
+        return [Reading(self._version, shorten(words_of(content)), 1.0, row) for content, row in pairs]
 
 
 OWN_TEMPERATURE = 0.05

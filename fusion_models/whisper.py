@@ -1,50 +1,75 @@
 """Runs a Whisper model on short clips: what was said, and how likely each of some given sentences is.
 
 Whisper was trained on windows of 30 s, and encoding a padded window costs the same for a clip of one second as for
-thirty. Here only the clip and a second of silence behind it are encoded, and the encoder states of a silent window,
-computed once, stand for the rest. (Without them the decoder, which has never seen a short window, runs away.)
+thirty. Here only the clip and some silence behind it are encoded, and the encoder states of a window that falls silent
+after a second, computed once, stand for the rest. (Without them the decoder, which has never seen a short window, runs
+away.) Beyond the next full block they are merged: one mean state that counts as often as those it stands for.
 Model and decoding: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision".
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import GenerationConfig, PreTrainedTokenizerBase, WhisperForConditionalGeneration
-from transformers.audio_utils import mel_filter_bank
 
 from noodle_ray.errors import CorruptData
+from noodle_ray.fusion_models.log_mel import HOP, SAMPLE_RATE, LogMel
+from noodle_ray.fusion_models.quantised import BF16, FP32, check_precision, in_precision
+from noodle_ray.fusion_models.token_tree import TokenTree
+from noodle_ray.fusion_models.whisper_layers import Decoder, Encoder, KeyValue
 
-SAMPLE_RATE = 16_000
-FFT, HOP = 400, 160
 SAMPLES_PER_STATE = 2 * HOP
-MARGIN_S = 1.0
+MARGIN_S = 0.3
 """Silence encoded behind the clip: the decoder hears the end of speech in it."""
+HUM_S, HUM_PITCH_HZ, SYLLABLES_HZ = 1.0, 120.0, 4.0
+"""What stands for speech before the silence that is computed once. States of a window without any sound are others:
+after them the decoder runs away more often, or needs three times the margin."""
+BLOCK = 50
+"""States of silence that are merged into one."""
 TOKENS_AT_LEAST, TOKENS_PER_S = 8, 6
 """Bound of a transcript's length: nobody speaks faster, and a decoder that runs away stops here."""
+COMMON_TOKENS = 8192
+"""Tokens over which the probabilities of given sentences are normalised: the vocabulary begins with the commonest."""
 
 LAST_ENGLISH_TOKEN = 50_256
 """The end of text in English-only models. Multilingual ones have one more, and are told the language: English."""
 
 Samples = npt.NDArray[np.float32]
-Memory = list[tuple[Tensor, Tensor]]
-"""Keys and values of every decoder layer over the encoder's states: (1, heads, states, width of a head) each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the decoder attends to.
+
+    states: (states, width) the encoder's, of the clip alone.
+    layers: each decoder layer's keys and values, of the clip and the silence after it.
+    counts: (keys,) the logarithm of how many states each key stands for.
+    """
+
+    states: Tensor
+    layers: list[KeyValue]
+    counts: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said: the text, its tokens, and the log-probability of all of them together."""
+    """What was said: the text, its tokens, and the log-probability of all of them together.
+
+    opening: (vocabulary,) the log-probability of each token to be the first.
+    """
 
     text: str
     tokens: tuple[int, ...]
     log_likelihood: float
+    opening: npt.NDArray[np.float32] = field(repr=False, compare=False)
 
     @property
     def certainty(self) -> float:
@@ -56,135 +81,146 @@ class Whisper:
     """A Whisper model with its tokenizer. Not safe for use by several threads at once."""
 
     def __init__(
-        self, model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig
+        self,
+        model: WhisperForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        generation: GenerationConfig,
+        precision: str = FP32,
+        device: str = "cpu",
     ) -> None:
-        self._encoder, self._decoder, self._head = model.model.encoder, model.model.decoder, model.proj_out
-        self._tokenizer = tokenizer
-        self._heads = model.config.decoder_attention_heads
-        self._states = model.config.max_source_positions
-        self._mel = torch.from_numpy(_mel_filters(model.config.num_mel_bins))
-        self._window = torch.hann_window(FFT)
+        check_precision(precision, device)
+        config = model.config
+        self._tokenizer, self._device = tokenizer, torch.device(device)
+        self._type = torch.bfloat16 if precision == BF16 else torch.float32
+        self._window = config.max_source_positions
         self._prompt, self._end = _prompt(tokenizer)
-        self._never = _ban(generation.suppress_tokens or [], model.config.vocab_size, first_special=self._prompt[0])
+        self._never = _ban(generation.suppress_tokens or [], config.vocab_size, first_special=self._prompt[0])
         self._never[self._end] = 0.0
-        self._first = self._never + _ban(generation.begin_suppress_tokens or [], model.config.vocab_size)
-        self.silence = self._remember(self._encode(np.zeros(self._states * SAMPLES_PER_STATE, np.float32)))
+        self._first = self._never + _ban(generation.begin_suppress_tokens or [], config.vocab_size)
+        self._never, self._first = self._never.to(device), self._first.to(device)
+        self._log_mel = LogMel(config.num_mel_bins).to(device)
+        inner = model.model
+        self._head = cast(_Head, in_precision(_Head(model.proj_out, self._end), precision, device))
+        encoder = Encoder(inner.encoder, config.encoder_attention_heads)
+        self._encoder = cast(Encoder, in_precision(encoder, precision, device))
+        decoder = Decoder(inner.decoder, config.decoder_attention_heads)
+        self._decoder = cast(Decoder, in_precision(decoder, precision, device))
+        self._silence = self._decoder.memories(self._encode(_hum_and_silence(self._window * SAMPLES_PER_STATE)))
+        self._blocks = [(_merged(key), _merged(value)) for key, value in self._silence]
+        self.silence = self._memory(torch.zeros(0, config.d_model), [])
 
     def listen(self, samples: Samples) -> Memory:
         """Encodes a clip (16 kHz, at most the model's window) into what the decoder attends to."""
-        wanted = min(len(samples) + int(MARGIN_S * SAMPLE_RATE), self._states * SAMPLES_PER_STATE)
+        wanted = min(len(samples) + int(MARGIN_S * SAMPLE_RATE), self._window * SAMPLES_PER_STATE)
         length = -(-wanted // SAMPLES_PER_STATE) * SAMPLES_PER_STATE
         padded = np.zeros(length, np.float32)
         padded[: min(len(samples), length)] = samples[:length]
-        own = self._remember(self._encode(padded))
-        return [
-            (_continued(key, rest_key), _continued(value, rest_value))
-            for (key, value), (rest_key, rest_value) in zip(own, self.silence, strict=True)
-        ]
+        states = self._encode(padded)
+        spoken = min(-(-len(samples) // SAMPLES_PER_STATE), states.shape[1])
+        return self._memory(states[0, :spoken], self._decoder.memories(states))
 
     def transcribe(self, memory: Memory, seconds: float) -> Transcript:
         """Greedy decoding of a clip of that many seconds, without timestamps."""
-        cache: list[tuple[Tensor, Tensor]] = []
+        cache: list[KeyValue] = []
         tokens: list[int] = []
-        fed, total, ban = list(self._prompt), 0.0, self._first
-        limit = min(int(TOKENS_AT_LEAST + TOKENS_PER_S * seconds), self._decoder.max_target_positions - len(fed))
+        fed, total, ban, place = list(self._prompt), 0.0, self._first, 0
+        limit = min(int(TOKENS_AT_LEAST + TOKENS_PER_S * seconds), self._decoder.longest - len(fed))
+        causal = torch.ones(len(fed), len(fed), dtype=torch.bool, device=self._device).tril()
         for _ in range(limit):
-            logits = self._head(self._decode(torch.tensor([fed]), memory, cache)[0, -1:])[0]
+            places = torch.arange(place, place + len(fed), device=self._device)
+            inputs = torch.tensor(fed, device=self._device)
+            states = self._decoder(inputs, places, memory.layers, memory.counts, cache, None if tokens else causal)
+            logits = self._head.full(states[-1:])[0].float()
             best = int((logits + ban).argmax())
-            total += float(logits[best] - logits.logsumexp(0))
+            normaliser = logits.logsumexp(0)
+            total += float(logits[best] - normaliser)
+            if not place:
+                opening = (logits - normaliser).cpu().numpy()
             if best == self._end:
                 break
             tokens.append(best)
+            place += len(fed)
             fed, ban = [best], self._never
-        return Transcript(self._tokenizer.decode(tokens).strip(), tuple(tokens), total)
+        return Transcript(self._tokenizer.decode(tokens).strip(), tuple(tokens), total, opening)
 
     def tokens_of(self, sentence: str) -> tuple[int, ...]:
         """The tokens by which the decoder would write the sentence."""
         tokens = self._tokenizer.encode(" " + sentence.strip(), add_special_tokens=False)
-        return tuple(tokens[: self._decoder.max_target_positions - len(self._prompt) - 1])
+        return tuple(tokens[: self._decoder.longest - len(self._prompt) - 1])
 
     def log_likelihoods(self, memory: Memory, rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.float64]:
-        """Log-probability of each row of tokens (and of the end after it), given what was heard. One pass for all."""
+        """Log-probability of each row of tokens (and of the end after it), given what was heard. One pass for all.
+
+        Each token's probability is among the COMMON_TOKENS and itself.
+        """
         if not rows:
             return np.zeros(0)
-        width = max(map(len, rows)) + 1
-        prompt = len(self._prompt)
-        fed = torch.tensor([[*self._prompt, *row, *[self._end] * (width - 1 - len(row))] for row in rows])
-        wanted = torch.tensor([[*row, *[self._end] * (width - len(row))] for row in rows])
-        real = torch.arange(width)[None] <= torch.tensor([[len(row)] for row in rows])
-        states = self._decode(fed, memory, [])[:, prompt - 1 :][real]
-        logits = self._head(states)
-        chosen = logits.gather(1, wanted[real][:, None])[:, 0] - logits.logsumexp(1)
-        row_of = torch.arange(len(rows))[:, None].expand(-1, width)[real]
-        return torch.zeros(len(rows)).index_add_(0, row_of, chosen).double().numpy()
+        tree = TokenTree.of(rows, self._prompt, self._end)
+        tokens, places, seen, parents, wanted, owners = (
+            torch.from_numpy(part).to(self._device)
+            for part in (tree.tokens, tree.places, tree.seen, tree.parents, tree.wanted, tree.rows)
+        )
+        states = self._decoder(tokens, places, memory.layers, memory.counts, [], seen)
+        chosen = self._head.log_likelihoods(states, parents, wanted)
+        return torch.zeros(len(rows), device=self._device).index_add_(0, owners, chosen).double().cpu().numpy()
 
     def _encode(self, samples: Samples) -> Tensor:
-        features = self._log_mel(torch.from_numpy(samples))
-        hidden = functional.gelu(self._encoder.conv1(features[None]))
-        hidden = functional.gelu(self._encoder.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + self._encoder.embed_positions.weight[: hidden.shape[1]]
-        for layer in self._encoder.layers:
-            hidden = layer(hidden, None)
-        states: Tensor = self._encoder.layer_norm(hidden)
-        return states
+        features = self._log_mel(torch.from_numpy(samples).to(self._device))
+        return cast(Tensor, self._encoder(features.to(self._type)))
 
-    def _log_mel(self, samples: Tensor) -> Tensor:
-        spectrum = torch.stft(samples, FFT, HOP, window=self._window, return_complex=True)[:, :-1].abs() ** 2
-        loudness = (self._mel @ spectrum).clamp(min=1e-10).log10()
-        return (loudness.maximum(loudness.max() - 8.0) + 4.0) / 4.0
-
-    def _remember(self, states: Tensor) -> Memory:
-        return [
-            (self._split(layer.encoder_attn.k_proj(states)), self._split(layer.encoder_attn.v_proj(states)))
-            for layer in self._decoder.layers
-        ]
-
-    def _split(self, states: Tensor) -> Tensor:
-        rows, length, width = states.shape
-        return states.view(rows, length, self._heads, width // self._heads).transpose(1, 2)
-
-    def _decode(self, tokens: Tensor, memory: Memory, cache: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Decoder states (rows, tokens, width) of the given tokens; `cache` holds the earlier ones and grows."""
-        past = cache[0][0].shape[2] if cache else 0
-        hidden = self._decoder.embed_tokens(tokens)
-        hidden = hidden + self._decoder.embed_positions.weight[past : past + tokens.shape[1]]
-        for index, layer in enumerate(self._decoder.layers):
-            hidden = hidden + self._attend_to_itself(layer, hidden, cache, index)
-            hidden = hidden + self._attend_to_clip(layer, hidden, memory[index])
-            hidden = hidden + layer.fc2(functional.gelu(layer.fc1(layer.final_layer_norm(hidden))))
-        states: Tensor = self._decoder.layer_norm(hidden)
-        return states
-
-    def _attend_to_itself(self, layer: Any, hidden: Tensor, cache: list[tuple[Tensor, Tensor]], index: int) -> Tensor:
-        attention, hidden = layer.self_attn, layer.self_attn_layer_norm(hidden)
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        query, key, value = (self._split(projection(hidden)) for projection in projections)
-        if index < len(cache):
-            key, value = torch.cat([cache[index][0], key], 2), torch.cat([cache[index][1], value], 2)
-            cache[index] = (key, value)
-        else:
-            cache.append((key, value))
-        # With a cache there is one new token, which may look at everything before it.
-        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=query.shape[2] == key.shape[2])
-        return _joined(attention.out_proj, seen)
-
-    def _attend_to_clip(self, layer: Any, hidden: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        rows, length, width = hidden.shape
-        attention = layer.encoder_attn
-        # All rows look at the same clip without a mask, so they are one long row: the clip is not copied per row.
-        query = attention.q_proj(layer.encoder_attn_layer_norm(hidden)).reshape(1, rows * length, width)
-        seen = functional.scaled_dot_product_attention(self._split(query), *memory)
-        return _joined(attention.out_proj, seen).reshape(rows, length, width)
+    def _memory(self, states: Tensor, own: list[KeyValue]) -> Memory:
+        """The clip's own states, the silent window's to the end of a block, and the blocks after that."""
+        length = own[0][0].shape[2] if own else 0
+        end = min(-(-length // BLOCK) * BLOCK, self._window)
+        layers = []
+        for index, (silence, blocks) in enumerate(zip(self._silence, self._blocks, strict=True)):
+            parts = [
+                (rest[:, :, length:end], block[:, :, end // BLOCK :])
+                for rest, block in zip(silence, blocks, strict=True)
+            ]
+            mine = own[index] if own else (silence[0][:, :, :0], silence[1][:, :, :0])
+            layers.append(tuple(torch.cat([first, *rest], 2) for first, rest in zip(mine, parts, strict=True)))
+        counts = torch.zeros(layers[0][0].shape[2], dtype=self._type, device=self._device)
+        counts[end:] = math.log(BLOCK)
+        return Memory(states, cast(list[KeyValue], layers), counts)
 
 
-def _continued(own: Tensor, silence: Tensor) -> Tensor:
-    """The clip's own states, then the silent window's from there on."""
-    return torch.cat([own, silence[:, :, own.shape[2] :]], 2)
+class _Head(nn.Module):
+    """States to logits: of all tokens, or of the common ones and some given."""
+
+    def __init__(self, projection: nn.Linear, end: int) -> None:
+        super().__init__()
+        weight = projection.weight.detach()
+        self.end, self.full = end, projection
+        self.register_buffer("weight", weight)
+        common = torch.cat([weight[:COMMON_TOKENS], weight[end : end + 1]])
+        self.common = nn.Linear(common.shape[1], common.shape[0], bias=False)
+        with torch.no_grad():
+            self.common.weight.copy_(common)
+
+    def log_likelihoods(self, states: Tensor, parents: Tensor, wanted: Tensor) -> Tensor:
+        """(steps,): of each wanted token after its parent's state."""
+        normaliser = self.common(states).float().logsumexp(1)[parents]
+        logits = (states[parents] * cast(Tensor, self.weight)[wanted]).float().sum(1)
+        is_rare = (wanted >= COMMON_TOKENS) & (wanted != self.end)
+        return logits - torch.where(is_rare, torch.logaddexp(normaliser, logits), normaliser)
 
 
-def _joined(projection: nn.Module, heads: Tensor) -> Tensor:
-    joined: Tensor = projection(heads.transpose(1, 2).flatten(2))
-    return joined
+def _hum_and_silence(length: int) -> Samples:
+    """A buzz that rises and falls as often as syllables do, then silence."""
+    seconds = np.arange(min(int(HUM_S * SAMPLE_RATE), length)) / SAMPLE_RATE
+    pitch = HUM_PITCH_HZ + 20.0 * np.sin(4.0 * np.pi * seconds)
+    phase = 2.0 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    voice = sum(np.cos(number * phase) / number for number in range(1, 30))
+    loudness = 0.5 - 0.5 * np.cos(2.0 * np.pi * SYLLABLES_HZ * seconds)
+    result = np.zeros(length, np.float32)
+    result[: len(seconds)] = 0.1 * voice * loudness
+    return result
+
+
+def _merged(states: Tensor) -> Tensor:
+    """(1, heads, states, width) → (1, heads, blocks, width): means of full blocks."""
+    return torch.stack([block.mean(2) for block in torch.split(states, BLOCK, 2)], 2)
 
 
 def _ban(tokens: Sequence[int], vocabulary: int, first_special: int | None = None) -> Tensor:
@@ -206,8 +242,3 @@ def _prompt(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], int]:
     if missing:
         raise CorruptData(f"the tokenizer is not Whisper's: it lacks {', '.join(missing)}")
     return tuple(vocabulary[name] for name in names), vocabulary["<|endoftext|>"]
-
-
-def _mel_filters(bins: int) -> npt.NDArray[np.float32]:
-    filters = mel_filter_bank(1 + FFT // 2, bins, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
-    return np.asarray(filters.T, np.float32)

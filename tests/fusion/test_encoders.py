@@ -11,9 +11,10 @@ from noodle_ray.entry.datasets import Photograph, SpeechSet
 from noodle_ray.errors import InvalidInput, NotFound
 from noodle_ray.fusion.calibration import load_calibration
 from noodle_ray.fusion.decoding import decode_audio, decode_image
-from noodle_ray.fusion.fusing import evidence, posterior
+from noodle_ray.fusion.fusing import evidence
 from noodle_ray.fusion.reading import Reading
-from noodle_ray.fusion_models.audio import SCORED_TOKENS, SpeechEncoder, load_whisper, shortlist
+from noodle_ray.fusion.rule import combined
+from noodle_ray.fusion_models.audio import SpeechEncoder, load_whisper
 from noodle_ray.fusion_models.code import words_of
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
 from noodle_ray.fusion_models.packs import Pack, PretrainedEncoder
@@ -146,32 +147,21 @@ def test_special_tokens_in_candidates_are_plain_text(encoders: Encoders, speech:
     assert reading.scores[1] > reading.scores[0]
 
 
-def test_a_shortlist_keeps_what_is_spelt_alike_and_fits() -> None:
-    assert shortlist("hello", ["hello", "goodbye"], [2, 3]) == [0, 1]
-    assert shortlist("hello", [], []) == []
-    assert shortlist("hello", ["hello"], [2]) == [0]
-    assert shortlist("hello", ["hello", "x"], [SCORED_TOKENS, SCORED_TOKENS]) == []
-    many = [f"sentence {n}" for n in range(100)]
-    chosen = shortlist("sentence 42", many, [10] * 100)
-    assert 42 in chosen
-    assert len(chosen) == SCORED_TOKENS // 10
-
-
 def test_many_long_candidates_stay_bounded(encoders: Encoders, speech: SpeechSet) -> None:
     candidates = tuple(f"{n} " + "word " * 99 for n in range(20))
     assert heard(encoders, speech, "transfer", *candidates).scores is None
 
 
 def test_the_features_are_whispers(base: Pack) -> None:
-    whisper = load_whisper(base.directory / "audio", int8=False, local_files_only=True)
+    whisper = load_whisper(base.directory / "audio", precision="fp32", local_files_only=True)
     samples = np.random.default_rng(1).normal(0, 0.1, 30 * 16_000).astype(np.float32)
     expected = WhisperFeatureExtractor()(samples, sampling_rate=16_000, return_tensors="pt").input_features[0]
-    assert torch.allclose(whisper._log_mel(torch.from_numpy(samples)), expected, atol=1e-3)
+    assert torch.allclose(whisper._log_mel(torch.from_numpy(samples)).T, expected, atol=1e-3)
 
 
 def test_eight_bits_hear_what_thirty_two_hear(base: Pack, encoders: Encoders, speech: SpeechSet) -> None:
     exact = SpeechEncoder(
-        load_whisper(base.directory / "audio", int8=False, local_files_only=True),
+        load_whisper(base.directory / "audio", precision="fp32", local_files_only=True),
         encoders["text"],  # type: ignore[arg-type]
         "exact",
     )
@@ -216,7 +206,7 @@ def test_four_senses_agree_where_each_alone_is_wrong(
         assert found is not None
         alone[modality] = found
     assert all(int(found.argmax()) != 0 for found in alone.values())
-    together = posterior(list(alone.values()), [1.0] * 4, len(candidates))
+    together = combined({}, alone)
     assert int(together.argmax()) == 0
     assert together[0] > 0.7
 

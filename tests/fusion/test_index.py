@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from noodle_ray.errors import CorruptData, InvalidInput, LimitReached, NotFound
+from noodle_ray.fusion import limits
 from noodle_ray.fusion.index import Index
 from noodle_ray.fusion.index_entry import Entry, Query
 from noodle_ray.fusion.index_file import from_bytes, load_index, save_index, to_bytes
@@ -175,7 +176,7 @@ def test_bounds_are_kept_and_nothing_is_half_done() -> None:
     [
         (Entry("", text="x"), "id"),
         (Entry("a"), "entry"),
-        (Entry("a", text="x" * 20_000), "text"),
+        (Entry("a", text="x" * (limits.TEXT_CHARACTERS + 1)), "text"),
         (Entry("a", embeddings={"text": np.ones(WIDTH, np.float32)}), "embeddings.text"),
         (Entry("a", embeddings={"text": np.full(WIDTH, np.nan, np.float32)}), "embeddings.text"),
         (Entry("a", embeddings={"text": unit(1)[:3]}), "embeddings.text"),
