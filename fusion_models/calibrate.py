@@ -21,8 +21,10 @@ import soundfile
 from noodle_ray.errors import Unavailable
 from noodle_ray.fusion.calibration import Calibration, Presumption, Scale
 from noodle_ray.fusion.decoding import decode_audio, decode_image
+from noodle_ray.fusion.fitting import best_temperature, loss_at
 from noodle_ray.fusion.reading import Matrix, Reading
 from noodle_ray.fusion.rule import log_softmax
+from noodle_ray.fusion.selective import Selective, answer_of, selective
 from noodle_ray.fusion_models.encoders import ModalityEncoder
 from noodle_ray.fusion_models.text import Sentences
 
@@ -31,7 +33,6 @@ CANDIDATES = 10
 HARD_CANDIDATES = 4
 """Of the wrong sentences, so many are those spelt most like the right one; the rest is drawn at random."""
 TEXT_CASES, SPEECH_CASES, SPEECH_SECONDS, DRAWING_CASES = 400, 200, 8.0, 400
-BINS = 10
 
 Progress = Callable[[str], None]
 
@@ -52,46 +53,11 @@ class Case:
     answer: str
 
 
-def negative_log_likelihood(trials: Sequence[Trial], temperature: float) -> float:
-    """Mean over the trials, in nats."""
-    return float(-np.mean([log_softmax(trial.scores / temperature)[trial.right] for trial in trials]))
-
-
-def expected_calibration_error(trials: Sequence[Trial], temperature: float) -> float:
-    """Mean gap between confidence and accuracy over ten equally wide bins of confidence (Guo et al. 2017, eq. 3)."""
-    posteriors = [np.exp(log_softmax(trial.scores / temperature)) for trial in trials]
-    confidence = np.array([posterior.max() for posterior in posteriors])
-    right = np.array([posterior.argmax() == trial.right for posterior, trial in zip(posteriors, trials, strict=True)])
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = [
-        abs(confidence[bins == index].mean() - right[bins == index].mean()) * (bins == index).sum()
-        for index in np.unique(bins)
-    ]
-    return float(sum(gaps) / len(trials))
-
-
-def accuracy(trials: Sequence[Trial]) -> float:
-    return float(np.mean([trial.scores.argmax() == trial.right for trial in trials]))
-
-
-def best_temperature(trials: Sequence[Trial], lowest: float = 1e-3, highest: float = 1e2) -> float:
-    """The temperature of least negative log-likelihood, by golden-section search over its logarithm."""
-    low, high = np.log(lowest), np.log(highest)
-    ratio = (5**0.5 - 1) / 2
-    while high - low > 1e-4:
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if negative_log_likelihood(trials, np.exp(left)) <= negative_log_likelihood(trials, np.exp(right)):
-            high = right
-        else:
-            low = left
-    return float(np.exp((low + high) / 2))
-
-
 def fit_scale(trials: Sequence[Trial], before: float, data: str) -> Scale:
     """Fits on the first half and measures on the second. `before`: the temperature that it is compared with."""
     middle = len(trials) // 2
     fit, test = trials[:middle], trials[middle:]
-    temperature = best_temperature(fit)
+    temperature = _temperature(fit)
     report = {
         "data": data,
         "split": f"seed {SEED}, first half fitted, second half tested",
@@ -104,7 +70,7 @@ def fit_scale(trials: Sequence[Trial], before: float, data: str) -> Scale:
 
 def fit_scale_leaving_one_out(trials: Sequence[Trial], before: float, data: str) -> Scale:
     """Fits on all; measures each trial with the temperature fitted on all the others."""
-    others = [best_temperature([*trials[:index], *trials[index + 1 :]]) for index in range(len(trials))]
+    others = [_temperature([*trials[:index], *trials[index + 1 :]]) for index in range(len(trials))]
     report = {
         "data": data,
         "split": "leave-one-out",
@@ -113,20 +79,36 @@ def fit_scale_leaving_one_out(trials: Sequence[Trial], before: float, data: str)
         "caution": f"{len(trials)} cases only: all figures are rough",
         **_before_and_after(trials, before, others),
     }
-    return Scale(temperature=round(best_temperature(trials), 5), fitted=report)
+    return Scale(temperature=round(_temperature(trials), 5), fitted=report)
+
+
+def _temperature(trials: Sequence[Trial]) -> float:
+    return best_temperature([trial.scores for trial in trials], [trial.right for trial in trials])
 
 
 def _before_and_after(trials: Sequence[Trial], before: float, after: Sequence[float]) -> dict[str, Any]:
-    scaled = [Trial(trial.scores / temperature, trial.right) for trial, temperature in zip(trials, after, strict=True)]
+    plain, scaled = _figures(trials, [before] * len(trials)), _figures(trials, after)
     return {
         "candidates": len(trials[0].scores),
-        "accuracy": round(accuracy(trials), 4),
+        "accuracy": round(plain.accuracy_percent / 100, 4),
         "temperature_before": before,
-        "nll_before": round(negative_log_likelihood(trials, before), 4),
-        "nll_after": round(negative_log_likelihood(scaled, 1.0), 4),
-        "ece_before": round(expected_calibration_error(trials, before), 4),
-        "ece_after": round(expected_calibration_error(scaled, 1.0), 4),
+        "nll_before": round(_loss(trials, [before] * len(trials)), 4),
+        "nll_after": round(_loss(trials, after), 4),
+        "ece_before": round(plain.ece, 4),
+        "ece_after": round(scaled.ece, 4),
     }
+
+
+def _figures(trials: Sequence[Trial], temperatures: Sequence[float]) -> Selective:
+    """Of the answers, each at its own temperature; none is withheld."""
+    pairs = zip(trials, temperatures, strict=True)
+    answers = [answer_of(np.exp(log_softmax(trial.scores / each)), trial.right) for trial, each in pairs]
+    return selective(answers, 0.0)
+
+
+def _loss(trials: Sequence[Trial], temperatures: Sequence[float]) -> float:
+    scaled = [trial.scores / temperature for trial, temperature in zip(trials, temperatures, strict=True)]
+    return loss_at(scaled, [trial.right for trial in trials], 1.0)
 
 
 def fit_presumption(literal: Sequence[float], free: Sequence[float], data: str) -> Presumption:

@@ -94,16 +94,17 @@ def best_temperature(scores: Sequence[Scores], right: Sequence[int]) -> float:
     """The temperature under which the right candidates are likeliest, by golden section over its logarithm."""
     low, high = np.log(COLDEST), np.log(HOTTEST)
     ratio = (5**0.5 - 1) / 2
-    while high - low > 1e-3:
+    while high - low > 1e-4:
         left, middle = high - ratio * (high - low), low + ratio * (high - low)
-        if _loss(scores, right, np.exp(left)) <= _loss(scores, right, np.exp(middle)):
+        if loss_at(scores, right, np.exp(left)) <= loss_at(scores, right, np.exp(middle)):
             high = middle
         else:
             low = left
     return float(np.exp((low + high) / 2))
 
 
-def _loss(scores: Sequence[Scores], right: Sequence[int], temperature: float) -> float:
+def loss_at(scores: Sequence[Scores], right: Sequence[int], temperature: float) -> float:
+    """Mean negative log-likelihood of the right candidates at this temperature, in nats."""
     pairs = zip(scores, right, strict=True)
     return float(-np.mean([log_softmax(values / temperature)[index] for values, index in pairs]))
 

@@ -11,19 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noodle_ray.errors import Unavailable
+from noodle_ray.fusion.fitting import best_temperature, loss_at
 from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion_models.calibrate import (
     Calibrator,
     Case,
     Trial,
-    accuracy,
-    best_temperature,
     cosines,
-    expected_calibration_error,
     fit_presumption,
     fit_scale,
     fit_scale_leaving_one_out,
-    negative_log_likelihood,
 )
 
 
@@ -40,23 +37,25 @@ def trials(count: int, temperature: float, seed: int = 0) -> list[Trial]:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_the_temperature_that_made_the_data_is_found(temperature: float) -> None:
-    assert best_temperature(trials(2000, temperature)) == pytest.approx(temperature, rel=0.12)
+    assert fit_scale(trials(4000, temperature), 1.0, "made up").temperature == pytest.approx(temperature, rel=0.12)
 
 
 @given(st.floats(0.01, 50))
 def test_no_temperature_beats_the_best(other: float) -> None:
     sample = trials(60, 1.5)
-    best = negative_log_likelihood(sample, best_temperature(sample))
-    assert best <= negative_log_likelihood(sample, other) + 1e-9
+    scores, right = [trial.scores for trial in sample], [trial.right for trial in sample]
+    best = loss_at(scores, right, best_temperature(scores, right))
+    assert best <= loss_at(scores, right, other) + 1e-9
 
 
 def test_calibration_error_is_small_at_the_right_temperature_only() -> None:
-    sample = trials(4000, 2.0)
-    assert expected_calibration_error(sample, 2.0) < 0.03 < expected_calibration_error(sample, 0.4)
+    scale = fit_scale(trials(8000, 2.0), 0.4, "made up")
+    assert scale.fitted["ece_after"] < 0.03 < scale.fitted["ece_before"]
 
 
 def test_accuracy_does_not_depend_on_the_temperature() -> None:
-    assert accuracy([Trial(np.array([1.0, 2.0]), 1), Trial(np.array([1.0, 2.0]), 0)]) == 0.5
+    sample = [Trial(np.array([1.0, 2.0]), 1), Trial(np.array([1.0, 2.0]), 0)]
+    assert fit_scale([*sample, *sample], 0.5, "made up").fitted["accuracy"] == 0.5
 
 
 def test_scales_report_what_was_not_used_for_fitting() -> None:
