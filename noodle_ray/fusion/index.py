@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from noodle_ray.errors import InvalidInput, LimitReached, NotFound
 from noodle_ray.fusion.growing import Growing
-from noodle_ray.fusion.index_entry import FIELDS, Entry, Found, Query, check_entry, check_query
+from noodle_ray.fusion.index_entry import FIELDS, Entry, Query, check_entry, check_query
 from noodle_ray.fusion.index_evidence import COLLECTIONS, asked_of, documents_of
 from noodle_ray.fusion.lexical import Floats, Postings, Segment
 from noodle_ray.fusion.reading import Vector
-from noodle_ray.fusion.rule import Rule, Scores
+from noodle_ray.fusion.rule import Scores
 
 MOST_ENTRIES = 10_000
 SETTING = "NOODLE_FUSION_INDEX_ENTRIES"
@@ -113,16 +113,6 @@ class Index:
             postings = self._postings[asked.collection]
             scores[asked.source] = postings.scores(asked.document, asked.weighting, alive)[alive]
         return scores
-
-    def find(self, query: Query, rule: Rule, most: int = 10) -> list[Found]:
-        """The likeliest entries, best first; of equally likely ones those that were put first."""
-        if not len(self):
-            return []
-        probabilities = rule.posterior(self.search(query))
-        best = np.argsort(-probabilities, kind="stable")[:most]
-        slots = np.flatnonzero(self._alive.rows)[best]
-        entries = [entry for slot in slots if (entry := self._entries[slot]) is not None]
-        return [Found(entry, float(probabilities[index])) for entry, index in zip(entries, best, strict=True)]
 
     def _slot_of(self, entry_id: str) -> int:
         if entry_id not in self._slots:

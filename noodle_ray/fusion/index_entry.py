@@ -47,14 +47,6 @@ class Query:
     embeddings: Mapping[str, Vector] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An entry and how probable it is that it is meant, 0..1, among all entries of the index."""
-
-    entry: Entry
-    probability: float
-
-
 def check_entry(entry: Entry, width: int) -> None:
     """Raises InvalidInput with everything that is wrong with an entry of an index of that width."""
     if faults := list(_faults(entry, width)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from noodle_ray.errors import CorruptData, NoodleError, NotFound
+from noodle_ray.errors import CorruptData, NoodleError
 from noodle_ray.fusion.index import MOST_ENTRIES, Index
 from noodle_ray.fusion.index_entry import FIELDS, Entry
 from noodle_ray.fusion.index_evidence import ANALYSIS, COLLECTIONS
@@ -59,21 +58,6 @@ def from_bytes(data: bytes, most: int = MOST_ENTRIES) -> Index:
         return _restored(load(payload), most)
     except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
         raise CorruptData(f"the index is damaged: {type(error).__name__}: {error}") from None
-
-
-def save_index(index: Index, path: Path) -> None:
-    """Writes beside and renames, so that there is a whole file at any time."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(to_bytes(index))
-    draft.replace(path)
-
-
-def load_index(path: Path, most: int = MOST_ENTRIES) -> Index:
-    """Raises NotFound where there is no such file, else as from_bytes."""
-    try:
-        return from_bytes(path.read_bytes(), most)
-    except FileNotFoundError:
-        raise NotFound("index", path.stem) from None
 
 
 def _described(entry: Entry) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from noodle_ray.entry.bench.fusion.function_queries import (
     FIT,
@@ -26,11 +24,9 @@ from noodle_ray.entry.bench.fusion.function_queries import (
     windows_of,
 )
 from noodle_ray.entry.code_map_training import HELD_BACK, fitted, mean_reciprocal_rank
-from noodle_ray.errors import CorruptData, InvalidInput, NotFound
+from noodle_ray.errors import CorruptData, NotFound
 from noodle_ray.fusion.code_tokens import shape_terms, tokens_of
-from noodle_ray.fusion.index import Index
-from noodle_ray.fusion.index_entry import Entry, Query
-from noodle_ray.fusion.index_rules import KINDS, fitted_rule, is_for_validation, shipped_rule
+from noodle_ray.fusion.index_rules import KINDS, shipped_rule
 from noodle_ray.fusion_models.code_map import SHIPPED, CodeMap, shipped_map
 
 
@@ -98,30 +94,6 @@ def test_attributes_are_no_variables() -> None:
     after = renamed(target, "rows.rows = 1", ["rows"], [f"name{number}" for number in range(20)])
     assert after.endswith(".rows = 1")
     assert not after.startswith("rows")
-
-
-@given(st.permutations(range(30)))
-@settings(deadline=None)
-def test_what_validates_does_not_depend_on_the_order(order: list[int]) -> None:
-    asked = [(Query(f"question {number}"), str(number)) for number in range(30)]
-    once = {answer: is_for_validation(query, answer) for query, answer in asked}
-    again = {asked[place][1]: is_for_validation(*asked[place]) for place in order}
-    assert once == again
-
-
-def test_a_rule_is_fitted_on_ones_own_questions() -> None:
-    index = Index(2)
-    words = [f"word{number}" for number in range(40)]
-    index.put([Entry(word, text=f"{word} and more") for word in words])
-    rule = fitted_rule(index, [(Query(f"where is {word}"), word) for word in words])
-    assert rule.fitted["entries"] == 40
-    best = index.find(Query("where is word7"), rule)[0]
-    assert best.entry.id == "word7"
-    assert best.probability > 0.9
-    with pytest.raises(InvalidInput, match="not in the index"):
-        fitted_rule(index, [(Query("x"), "nobody")] * 30)
-    with pytest.raises(InvalidInput, match="at least"):
-        fitted_rule(index, [(Query("where is word1"), "word1")])
 
 
 def test_the_map_learns_a_turn_and_survives_the_disk(tmp_path: Path) -> None:

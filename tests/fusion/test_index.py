@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +14,8 @@ from noodle_ray.errors import CorruptData, InvalidInput, LimitReached, NotFound
 from noodle_ray.fusion import limits
 from noodle_ray.fusion.index import Index
 from noodle_ray.fusion.index_entry import Entry, Query
-from noodle_ray.fusion.index_file import from_bytes, load_index, save_index, to_bytes
+from noodle_ray.fusion.index_file import from_bytes, to_bytes
 from noodle_ray.fusion.reading import Vector
-from noodle_ray.fusion.rule import Rule
 
 WIDTH = 4
 CODES = ("x = f(y)", "for a in b:\n    print(a)", "return self.rows[key]", "a = b + a", "")
@@ -96,15 +94,6 @@ TestHistory = History.TestCase
 TestHistory.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 
 
-def test_the_best_come_first_and_equals_in_their_order() -> None:
-    index = anew([entry(name, 0) for name in "dcba"])
-    found = index.find(QUERIES[1], Rule(), most=3)
-    assert [each.entry.id for each in found] == ["d", "c", "b"]
-    assert found[0].probability == pytest.approx(0.25)
-    assert found[0].entry.meta == {"kind": 0}
-    assert Index(WIDTH).find(QUERIES[1], Rule()) == []
-
-
 def test_code_is_found_by_a_renamed_fragment() -> None:
     index = anew([entry(str(kind), kind) for kind in range(4)])
     scores = index.search(Query(code="this_one = another + this_one"))
@@ -141,15 +130,10 @@ def test_damage_is_noticed(bytes_there: bytes, place: int) -> None:
 SAVED = to_bytes(anew([entry(name, place) for place, name in enumerate("abcde")]))
 
 
-def test_files(tmp_path: Path) -> None:
-    index = anew([entry("a", 3), entry("b", 5)])
-    save_index(index, tmp_path / "mine.index")
-    assert_same(load_index(tmp_path / "mine.index"), index)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.index"]
-    with pytest.raises(NotFound, match="mine2"):
-        load_index(tmp_path / "mine2.index")
+def test_what_is_saved_has_its_bounds() -> None:
+    saved = to_bytes(anew([entry("a", 3), entry("b", 5)]))
     with pytest.raises(LimitReached):
-        load_index(tmp_path / "mine.index", most=1)
+        from_bytes(saved, most=1)
 
 
 def test_newer_formats_are_refused_by_name() -> None:
