@@ -82,9 +82,9 @@ class ModuleLoader:
         """
         module = self._module(name)
         async with module.turn:
-            record, change, todo = self._begin(module, kind, event, lock, forced)
+            record, change, instructions = self._begin(module, kind, event, lock, forced)
             done = module.expect(change.number)
-            await self._perform(module, todo)
+            await self._perform(module, instructions)
         await done
         return _report(module.name, change, record, module.hosts_of(record.number), start)
 
@@ -102,7 +102,7 @@ class ModuleLoader:
         """Has the machine decide; gives the revision, the change that begins, and what to perform. Raises Conflict."""
         serving = module.machine.serving
         try:
-            todo = module.machine.handle(event)
+            instructions = module.machine.handle(event)
         except Conflict:
             self._tidy(module)
             raise
@@ -119,16 +119,16 @@ class ModuleLoader:
             forced=forced,
             at=time.time(),
         )
-        return module.revisions[number], change, todo
+        return module.revisions[number], change, instructions
 
     async def unload(self, name: str) -> None:
         """Ends a loaded module; returns when its last call has ended. Raises Conflict."""
         module = self.modules[name]
         async with module.turn:
-            todo = module.machine.handle(orders.UnloadAsked())
-            [ticket] = [order.ticket for order in todo if isinstance(order, orders.Unroute)]
+            instructions = module.machine.handle(orders.UnloadAsked())
+            [ticket] = [order.ticket for order in instructions if isinstance(order, orders.Unroute)]
             done = module.expect(ticket)
-            await self._perform(module, todo)
+            await self._perform(module, instructions)
         await done
 
     # -- performing
@@ -138,9 +138,9 @@ class ModuleLoader:
         async with module.turn:
             await self._perform(module, module.machine.handle(event))
 
-    async def _perform(self, module: Module, todo: Sequence[orders.Instruction]) -> None:
+    async def _perform(self, module: Module, instructions: Sequence[orders.Instruction]) -> None:
         """Begins what is ordered; only what must have happened before anything else does is awaited."""
-        for order in todo:
+        for order in instructions:
             match order:
                 case orders.StartHost():
                     self._start(module, order)

@@ -216,13 +216,13 @@ def _function(node: Definition, bound: bool) -> Function:
 
 def _yields(node: Definition) -> bool:
     """Whether it is a generator: a yield of its own, not of a function within it."""
-    todo: list[ast.AST] = list(node.body)
-    while todo:
-        one = todo.pop()
+    unseen: list[ast.AST] = list(node.body)
+    while unseen:
+        one = unseen.pop()
         if isinstance(one, ast.Yield | ast.YieldFrom):
             return True
         if not isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            todo.extend(ast.iter_child_nodes(one))
+            unseen.extend(ast.iter_child_nodes(one))
     return False
 
 
