@@ -252,6 +252,12 @@ class CorruptData(NoodleError):
     code = "corrupt_data"
 
 
+def shorten_path(path: object, limit: int = 80) -> str:
+    """A path as it may be shown in a message: of a long one the end, which tells more than its beginning."""
+    text = str(path)
+    return text if len(text) <= limit else "…" + text[1 - limit :]
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """A value as it may be shown in a message: one line, never more than `limit` characters."""
     text = value if isinstance(value, str) else repr(value)

@@ -10,6 +10,9 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 
+# Test runners tell their workers a terminal's width: what is printed here is for no terminal.
+os.environ.pop("COLUMNS", None)
+
 # How long one example takes is the machine's affair: a busy one is no failure.
 settings.register_profile("noodle", deadline=None)
 settings.load_profile("noodle")

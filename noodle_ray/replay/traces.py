@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from noodle_ray.errors import Fault, InvalidInput, NotFound, shorten
+from noodle_ray.errors import Fault, InvalidInput, NotFound, shorten, shorten_path
 
 T = TypeVar("T")
 
@@ -232,7 +232,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     Raises NotFound where there is no such file, InvalidInput where it lacks a column or cannot be read.
     """
     if not path.is_file():
-        raise NotFound("file", str(path))
+        raise NotFound("file", shorten_path(path))
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
