@@ -100,7 +100,8 @@ def _attend(query: Any, keys: Any, values: Any, counts: Any) -> Any:
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _step(weights: Any, hidden: Any, keys: Any, values: Any, place: int, heard: Any, counts: Any, wanted: bool) -> Any:
-    """The logits after a token at a place, where they are wanted. keys, values (layers, heads, places, width of a head) take up the token's.
+    """The logits after a token at a place, where they are wanted. The token's keys and values are put into `keys`
+    and `values` (layers, heads, places, width of a head).
 
     heard: (layers, 2, heads, states, width of a head).
     """
