@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
-RAY_TESTS := tests/cluster tests/nodes/test_nodes_on_ray.py tests/entry/test_attach.py tests/entry/test_autoscaler.py tests/modules_on_ray tests/modules/test_hosts_on_ray.py tests/fusion/test_fusion_on_ray.py
+RAY_TESTS := tests/cluster tests/nodes/test_nodes_on_ray.py tests/entry/test_attach.py tests/entry/test_autoscaler.py tests/modules_on_ray tests/modules/test_hosts_on_ray.py tests/fusion/test_keeper_on_ray.py
 # A terminal gets pip's progress bars; a log gets a line a step.
 QUIET := $(shell test -t 1 || echo --quiet)
 
@@ -32,7 +32,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(shell nproc) --dist loadfile --cov --cov-report=term
 	@# Ray reads its settings once a process, so each group of tests with a cluster gets a process.
 	set -e; for group in $(RAY_TESTS); do $(BIN)/python -m pytest $$group -m 'ray and not slow'; done
 

@@ -89,6 +89,11 @@ class ModuleCaller:
                 self._avoid(name, endpoint)
         raise Unavailable(f"{name} was replaced {MAX_ROUTES} times while this call tried to reach it")
 
+    async def version(self, module: str) -> str:
+        """The version that a call would go to now: of a tried one as often as calls do. Raises as `call`."""
+        name = _normalise(module)
+        return (await self._find(name, CallTarget(name, ""))).version
+
     async def stream(
         self, target: CallTarget, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[Any, None]:

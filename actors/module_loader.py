@@ -234,7 +234,7 @@ class ModuleLoader:
         self, what: str, work: Coroutine[Any, Any, None], held: Held | None = None
     ) -> NoodleError | None:
         """Does one stage of a change within the loading timeout; gives what went wrong, with where the time went."""
-        limit_ms = self._settings.module_loading_timeout_ms
+        limit_ms = self._limit_ms(held)
         try:
             async with asyncio.timeout(limit_ms / 1000) as limit:
                 if held is not None:
@@ -244,6 +244,10 @@ class ModuleLoader:
             stages = held.milliseconds if held is not None else {}
             spent = ", ".join(f"{stage} {taken:g} ms" for stage, taken in stages.items())
             return DeadlineExceeded(f"{what} ({spent or 'no stage'} ended)", limit_ms)
+
+    def _limit_ms(self, held: Held | None) -> float:
+        own_s = held.manifest.loading_timeout_s if held is not None else None
+        return self._settings.module_loading_timeout_ms if own_s is None else own_s * 1000
 
     async def _check(self, module: Module, epoch: int, held: Held) -> None:
         async def check() -> None:

@@ -12,12 +12,14 @@ import structlog
 
 from noodle_ray.actors.allocator import NodeManagerAllocator
 from noodle_ray.actors.artefact_store import ArtefactStore
+from noodle_ray.actors.module_catalogue import entry_source, listed
 from noodle_ray.actors.module_loader import ModuleLoader
 from noodle_ray.actors.module_recovery import recover
 from noodle_ray.actors.module_upkeep import ModuleUpkeep
 from noodle_ray.actors.names import MODULE_REGISTRY
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.errors import Conflict, Incompatible, Unavailable
+from noodle_ray.fusion.catalogue import Listing
 from noodle_ray.modules.artefact import read_artefact
 from noodle_ray.modules.call_route import Routes
 from noodle_ray.modules.catalogue import Target
@@ -59,6 +61,7 @@ class ModuleRegistry:
         self, settings: Settings, allocator: Callable[[], Allocator] = NodeManagerAllocator
     ) -> None:
         self._settings = settings
+        self._revision = time.time_ns()  # another one than those before a restart
         self._allocator = allocator()
         database = await _until_available(partial(asyncio.to_thread, Database.open, settings.database))
         self._book = RegistryBook(settings, database)
@@ -83,11 +86,13 @@ class ModuleRegistry:
         self._core.decide(event)  # refuses before anything is written
         await asyncio.to_thread(self._artefacts.put, artefact)
         await self._book.keep(event)
+        self._revision += 1
         return self._core.release(artefact.manifest.name, artefact.manifest.version).summary()
 
     async def yank(self, name: str, version: str) -> dict[str, Any]:
         """Keeps a version out of future locks; what runs goes on. Raises NotFound."""
         await self._book.keep(Yank(name, version))
+        self._revision += 1
         return self._core.release(name, version).summary()
 
     async def modules(self) -> list[dict[str, Any]]:
@@ -99,6 +104,22 @@ class ModuleRegistry:
         """One module: its releases, newest first, and what is loaded, where. Raises NotFound."""
         releases = [release.summary() for release in self._core.releases(name)]
         return {**self._summary(releases[0]["name"]), "releases": releases}
+
+    async def listing(self, known: int) -> Listing | None:
+        """Every module's newest version that is not yanked; None where nothing was published or yanked since."""
+        if known == self._revision:
+            return None
+        newest: dict[str, Release] = {}
+        for release in self._core.releases():
+            if not release.yanked:
+                newest.setdefault(release.name, release)
+        return Listing(self._revision, tuple(map(listed, newest.values())))
+
+    async def source(self, name: str, version: str) -> str:
+        """The source of a version's entry point, "" where it has none of its own. Raises NotFound, CorruptData."""
+        release = self._core.release(name, version)
+        archive = await asyncio.to_thread(self._artefacts.get, release.sha256)
+        return await asyncio.to_thread(entry_source, archive, release.manifest.entry_point)
 
     async def graph(self) -> dict[str, Any]:
         """Who needs whom, of the loaded versions and else the newest: a `ModuleGraph`."""

@@ -9,6 +9,9 @@ NODE_MANAGER = "node-manager"
 MODULE_REGISTRY = "module-registry"
 SERVICE_DIRECTORY = "service-directory"
 FUSION_APP = "fusion"
+FUSION_ENGINE = "FusionEngine"
+FUSION_KEEPER = "FusionKeeper"
+"""Deployments of the fusion application."""
 GATEWAY_APP = "gateway"
 
 

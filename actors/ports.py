@@ -15,6 +15,7 @@ from noodle_ray.actors import names
 from noodle_ray.actors.module_calls import ModuleCaller
 from noodle_ray.actors.ray_errors import Gone, await_ref
 from noodle_ray.errors import NotFound, Unavailable
+from noodle_ray.fusion.index_messages import HeadInfo, IndexInfo, KnownQuery, NewEntry, OpenedSession
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.gateway.ports import Ports
@@ -228,17 +229,60 @@ class ActorServices:
 
 
 class AppFusion:
-    """The port `Fusion` over the Serve application of that name."""
+    """The port `Fusion` over the Serve application of that name: its engine reads, its keeper remembers."""
 
     def __init__(self, application: str) -> None:
         self._application = application
-        self._handle: Any = None
+        self._handles: dict[str, Any] = {}
 
     async def process(self, request: MultimodalInput) -> FusionResult:
-        if self._handle is None:
-            self._handle = serve.get_app_handle(self._application)
-        result: FusionResult = await await_ref(self._handle.process.remote(request))
+        result: FusionResult = await self._ask(names.FUSION_ENGINE, "process", request)
         return result
+
+    async def open_session(self) -> OpenedSession:
+        opened: OpenedSession = await self._ask(names.FUSION_KEEPER, "open_session")
+        return opened
+
+    async def forget_session(self, session: str) -> None:
+        await self._ask(names.FUSION_KEEPER, "forget_session", session)
+
+    async def indexes(self) -> Sequence[IndexInfo]:
+        return list(await self._ask(names.FUSION_KEEPER, "indexes"))
+
+    async def index(self, name: str) -> IndexInfo:
+        return await self._about_index("index", name)
+
+    async def index_entries(self, name: str) -> Sequence[str]:
+        return list(await self._ask(names.FUSION_KEEPER, "index_entries", name))
+
+    async def create_index(self, name: str, kind: str) -> IndexInfo:
+        return await self._about_index("create_index", name, kind)
+
+    async def add_to_index(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:
+        info: IndexInfo = await self._ask(names.FUSION_ENGINE, "add_to_index", name, tuple(entries))
+        return info
+
+    async def remove_from_index(self, name: str, gone: Sequence[str]) -> IndexInfo:
+        return await self._about_index("remove_from_index", name, tuple(gone))
+
+    async def fit_index(self, name: str, queries: Sequence[KnownQuery]) -> IndexInfo:
+        info: IndexInfo = await self._ask(names.FUSION_ENGINE, "fit_index", name, tuple(queries))
+        return info
+
+    async def drop_index(self, name: str) -> None:
+        await self._ask(names.FUSION_KEEPER, "drop_index", name)
+
+    async def heads(self) -> Sequence[HeadInfo]:
+        return list(await self._ask(names.FUSION_KEEPER, "heads"))
+
+    async def _about_index(self, method: str, *args: Any) -> IndexInfo:
+        info: IndexInfo = await self._ask(names.FUSION_KEEPER, method, *args)
+        return info
+
+    async def _ask(self, deployment: str, method: str, *args: Any) -> Any:
+        if deployment not in self._handles:
+            self._handles[deployment] = serve.get_deployment_handle(deployment, self._application)
+        return await await_ref(getattr(self._handles[deployment], method).remote(*args))
 
 
 def cluster_ports(fusion_application: str) -> Ports:

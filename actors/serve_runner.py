@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from noodle_ray.runners.runner import Program
 
 PREFIX = "noodle-module-"
 MAX_ONGOING = 10_000
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 SHUTDOWN_S = 1.0
 """How long calls may go on when the application is deleted: a host is closed when its calls have ended."""
 
@@ -26,8 +28,14 @@ SHUTDOWN_S = 1.0
 class ModuleReplica:
     """A replica: it loads the program by itself, so that one that Serve starts anew has it, too."""
 
-    async def __init__(self, program: Program, application: str, host: Any) -> None:  # type: ignore[misc]
-        """`host` is the handle of the module host that this is for: without it, the application is nobody's."""
+    async def __init__(  # type: ignore[misc]
+        self, program: Program, application: str, host: Any, gpus: str
+    ) -> None:
+        """`host` is the handle of the module host that this is for: without it, the application is nobody's.
+
+        `gpus` are those that its allocation holds, as CUDA numbers them: Serve knows nothing of them.
+        """
+        os.environ[VISIBLE_GPUS] = gpus  # before the module imports anything that looks
         self._application, self._host = application, host
         self._runner = InProcessRunner()
         self._error: NoodleError | None = None
@@ -86,7 +94,8 @@ class ServeRunner:
         self._application = f"{PREFIX}{program.module}-{uuid.uuid4().hex[:8]}"
         host = ray.get_runtime_context().current_actor
         # Serve's own calls block: never in an actor's event loop.
-        self._handle = await asyncio.to_thread(_deploy, self._application, program, host)
+        gpus = ",".join(map(str, ray.get_gpu_ids()))
+        self._handle = await asyncio.to_thread(_deploy, self._application, program, host, gpus)
         await self._await(self._handle.loaded.remote())
 
     async def check(self) -> None:
@@ -145,7 +154,7 @@ class ServeRunner:
         return ModuleFailed(self._module, f"its replica did not answer: {first_line(error)}", str(error))
 
 
-def _deploy(application: str, program: Program, host: Any) -> DeploymentHandle[Any]:
+def _deploy(application: str, program: Program, host: Any, gpus: str) -> DeploymentHandle[Any]:
     deployment = serve.deployment(
         name="module",
         num_replicas=1,
@@ -157,7 +166,7 @@ def _deploy(application: str, program: Program, host: Any) -> DeploymentHandle[A
     )(ModuleReplica)
     try:
         handle: DeploymentHandle[Any] = serve.run(
-            deployment.bind(program, application, host), name=application, route_prefix=None
+            deployment.bind(program, application, host, gpus), name=application, route_prefix=None
         )
     except (RuntimeError, TimeoutError, RayServeException) as error:
         raise Unavailable(f"Serve does not run {program.module}: {first_line(error)}") from error

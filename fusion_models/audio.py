@@ -12,6 +12,7 @@ from noodle_ray.errors import shorten
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples
 from noodle_ray.fusion.reading import Reading, Vector
 from noodle_ray.fusion.spelling import likeness
+from noodle_ray.fusion_models.descriptors import segment_means
 from noodle_ray.fusion_models.pretrained import from_pretrained
 from noodle_ray.fusion_models.quantised import INT8
 from noodle_ray.fusion_models.spoken_candidates import SpokenCandidates
@@ -36,8 +37,10 @@ class SpeechEncoder:
 
     Candidates are scored by how likely they are to have been read aloud, and by how like the transcript they are. The
     first presumes that one of them was: the reading also says how much less likely the best of them is than the free
-    transcript.
+    transcript. Its features are the encoder's states, averaged over equal stretches of the clip.
     """
+
+    scores_texts = True
 
     def __init__(self, whisper: Whisper, sentences: Sentences, version: str) -> None:
         self._whisper, self._sentences, self._version = whisper, sentences, version
@@ -52,8 +55,20 @@ class SpeechEncoder:
         embedding = self._sentences.embed([heard.text or "silence"])[0]
         seen = shorten(heard.text) or "nothing"
         return Reading(
-            self._version, seen, heard.certainty, embedding, scores, unlikeliness=unlikeliness, sources=sources
+            self._version,
+            seen,
+            heard.certainty,
+            embedding,
+            scores,
+            unlikeliness,
+            segment_means(memory.states.float().cpu().numpy()),
+            sources,
         )
+
+    def features(self, content: Samples) -> Vector:
+        """A reading's features alone, without a transcript."""
+        with torch.inference_mode():
+            return segment_means(self._whisper.listen(content).states.float().cpu().numpy())
 
     def prepare(self, candidates: Iterable[str]) -> None:
         """Makes the first question about these candidates as quick as later ones. Some milliseconds each."""

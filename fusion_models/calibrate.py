@@ -21,8 +21,8 @@ import soundfile
 from noodle_ray.errors import Unavailable
 from noodle_ray.fusion.calibration import Calibration, Presumption, Scale
 from noodle_ray.fusion.decoding import decode_audio, decode_image
-from noodle_ray.fusion.fusing import log_softmax
 from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion.rule import log_softmax
 from noodle_ray.fusion_models.encoders import ModalityEncoder
 from noodle_ray.fusion_models.text import Sentences
 
@@ -30,7 +30,7 @@ SEED = 7
 CANDIDATES = 10
 HARD_CANDIDATES = 4
 """Of the wrong sentences, so many are those spelt most like the right one; the rest is drawn at random."""
-TEXT_CASES, SPEECH_CASES, SPEECH_SECONDS = 400, 200, 8.0
+TEXT_CASES, SPEECH_CASES, SPEECH_SECONDS, DRAWING_CASES = 400, 200, 8.0, 400
 BINS = 10
 
 Progress = Callable[[str], None]
@@ -161,8 +161,12 @@ class Calibrator:
         functions: Sequence[tuple[str, str, str]],
         prompts: Sequence[tuple[bytes, str]],
         photographs: Sequence[Case],
+        drawings: Sequence[Case] = (),
     ) -> Calibration:
-        """functions: (name, summary, code); prompts: (WAV bytes, transcript); photographs: (file's bytes, caption)."""
+        """functions: (name, summary, code); prompts: (WAV bytes, transcript); photographs: (file's bytes, caption).
+
+        drawings: (pixels, name), for encoders that read drawings in a way of their own.
+        """
         python = f"functions of the standard library of Python {sys.version.split()[0]}"
         chosen = self._drawn(functions, TEXT_CASES)
         named = [Case(summary, name.strip("_").replace("_", " ")) for name, summary, _ in chosen]
@@ -173,11 +177,19 @@ class Calibrator:
         )
         vision = self._vision(photographs)
         spoken, scored, presumption = self._speech(prompts)
+        cosines = {"text": text, "code": code, "vision": vision, "audio": spoken}
+        if drawings:
+            cosines["vision:drawing"] = self.fit_drawings(drawings)
         return Calibration(
-            cosines={"text": text, "code": code, "vision": vision, "audio": spoken},
+            cosines=cosines,
             scores={"audio": scored},
             presumption=presumption,
         )
+
+    def fit_drawings(self, drawings: Sequence[Case]) -> Scale:
+        """(pixels, name): the scale of vision's cosines for drawings."""
+        trials = self._compared("vision", self._drawn(drawings, DRAWING_CASES))
+        return fit_scale(trials, 0.05, "emoji of a style not trained on, of known and unknown names → names")
 
     def _drawn(self, items: Sequence[Any], count: int) -> list[Any]:
         return self._random.sample(list(items), min(count, len(items)))

@@ -1,146 +1,42 @@
-"""The fusion service on Ray Serve: a deployment for each modality's encoder, and one that fuses."""
+"""The fusion service on Ray Serve: the deployment that answers requests, with encoders that are modules."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import structlog
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from noodle_ray.errors import Unavailable
 from noodle_ray.fusion.calibration import load_calibration
-from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ
-from noodle_ray.fusion.engine import Encoder, Engine, Observer
+from noodle_ray.fusion.catalogue import Catalogue
+from noodle_ray.fusion.decoder_pool import DecoderPool
+from noodle_ray.fusion.decoding import check
+from noodle_ray.fusion.engine import Engine, Observer
+from noodle_ray.fusion.index_messages import IndexInfo, KnownQuery, NewEntry
+from noodle_ray.fusion.indexing import Indexer
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.modality import MODALITIES
-from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion.ports import Encoders
 from noodle_ray.fusion.result import FusionResult
-from noodle_ray.fusion_models.encoders import load_encoder
-from noodle_ray.fusion_models.packs import load_pack
+from noodle_ray.fusion_models.keeper import keeper_deployment
+from noodle_ray.fusion_models.keeper_ports import (
+    Keeper,
+    KeptHeadsPort,
+    KeptIndexesPort,
+    KeptReadingsPort,
+    KeptSessionsPort,
+)
 from noodle_ray.settings import Settings
 
-if TYPE_CHECKING:
-    from noodle_ray.fusion_models.text import Sentences
-
-Result = TypeVar("Result")
-
-# Serve counts these against the node's CPUs for as long as a replica lives, busy or not. An encoder runs one thread
-# for some milliseconds a request and sleeps otherwise: small shares leave the node's CPUs to the work placed on it.
-ENCODER_CPUS, ENGINE_CPUS = 0.2, 0.1
-ENCODER_ONGOING, ENGINE_ONGOING = 16, 64
-"""Requests inside one replica at a time: enough that the next one is there when the encoder is free."""
-DECODER_THREADS = 2
-
-# A network's first call is several times slower than the later ones: each replica makes it before it takes requests.
-WARM_UP: Mapping[str, Any] = {
-    "text": "ready",
-    "code": "def ready(): pass",
-    "vision": np.zeros((256, 256, 3), np.uint8),
-    "audio": np.zeros(SAMPLE_RATE_HZ, np.float32),
-}
-
-
-class _Processor:
-    """Runs one encoder in a thread of its own: the event loop stays free, and torch never competes with itself."""
-
-    modality = ""
-
-    def __init__(self, settings: Settings) -> None:
-        import torch  # here, for the engine has no use for it and would start seconds later
-
-        torch.set_num_threads(1)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.modality)
-        self._encoder = load_encoder(load_pack(settings.pack, settings.cache_dir), self.modality)
-        self._encoder.encode(WARM_UP[self.modality], ("ready", "not ready"))
-
-    async def encode(self, content: Any, candidates: tuple[str, ...]) -> Reading:
-        """Reads one input. `candidates` are for an encoder that scores them on its own."""
-        return await self._run(self._encoder.encode, content, candidates)
-
-    async def _run(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-
-
-# The classes stay plain and are wrapped in `build_application`: so Serve refers to them by name instead of shipping
-# their code, and deploying the same again changes nothing.
-
-
-class TextModalityProcessor(_Processor):
-    """Reads texts, and places candidates in the anchor space."""
-
-    modality = "text"
-
-    async def embed(self, texts: tuple[str, ...]) -> Matrix:
-        return await self._run(cast("Sentences", self._encoder).embed, texts)
-
-
-class AudioModalityProcessor(_Processor):
-    """Reads speech: Samples."""
-
-    modality = "audio"
-
-
-class VisionModalityProcessor(_Processor):
-    """Reads pictures: Pixels."""
-
-    modality = "vision"
-
-
-class CodeModalityProcessor(_Processor):
-    """Reads code."""
-
-    modality = "code"
-
-
-PROCESSORS: tuple[type[_Processor], ...] = (
-    TextModalityProcessor,
-    AudioModalityProcessor,
-    VisionModalityProcessor,
-    CodeModalityProcessor,
-)
-
-
-class RemoteEncoder:
-    """The ports Encoder and CandidateEncoder over a deployment. Raises Unavailable where no replica answers."""
-
-    def __init__(self, handle: DeploymentHandle[Any], modality: str) -> None:
-        self._handle, self._modality = handle, modality
-
-    async def encode(self, content: Any, candidates: tuple[str, ...]) -> Reading:
-        return cast(Reading, await self._ask("encode", content, candidates))
-
-    async def embed(self, texts: tuple[str, ...]) -> Matrix:
-        return cast(Matrix, await self._ask("embed", texts))
-
-    async def _ask(self, method: str, *arguments: Any) -> Any:
-        response = getattr(self._handle, method).remote(*arguments)
-        try:
-            return await response
-        except asyncio.CancelledError:
-            response.cancel()  # nobody waits for it any more: it leaves the replica's queue
-            raise
-        except RayTaskError as error:
-            raise error.cause from error
-        except (RayError, RayServeException) as error:
-            raise Unavailable(f"the {self._modality} encoder does not answer ({type(error).__name__})") from error
-
-
-class NoEncoder:
-    """Stands where the pack has no encoder for a modality."""
-
-    def __init__(self, pack: str, modality: str) -> None:
-        self._problem = f"the pack {pack} has no {modality} encoder"
-
-    async def encode(self, content: Any, candidates: tuple[str, ...]) -> Reading:
-        raise Unavailable(self._problem)
+ENGINE_CPUS = 0.1
+"""Serve counts it against the node's CPUs for as long as the replica lives, busy or not."""
+ENGINE_ONGOING = 256
+"""Requests inside one engine: more than can be answered in time, so that it is the engine that refuses, and says so."""
 
 
 class LogObserver(Observer):
@@ -157,61 +53,68 @@ class LogObserver(Observer):
 
 
 class FusionEngine:
-    """Decodes what is given, asks the encoders, and fuses what came in time."""
+    """Decodes what is given, has it read, and fuses what came in time. What is remembered is the keeper's."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: Settings, handles: dict[str, DeploymentHandle[Any]]
+        self, settings: Settings, connect: Callable[[], Encoders], keeper: DeploymentHandle[Any]
     ) -> None:
-        await self._open_ways(handles)
-        encoders: dict[str, Encoder] = {
-            modality: RemoteEncoder(handles[modality], modality)
-            if modality in handles
-            else NoEncoder(settings.pack, modality)
-            for modality in MODALITIES
-        }
+        """`connect` makes the way to the encoders here: Serve pickles its arguments, again when they have been used."""
+        encoders = self._encoders = connect()
+        asked = Keeper(keeper)
+        self._limits = settings.fusion_limits
+        self._decoder = DecoderPool(self._limits)
+        self._indexes = KeptIndexesPort(asked, self._indexer, settings.fusion_index_entries)
         self._engine = Engine(
             encoders,
-            RemoteEncoder(handles["text"], "text"),
+            self._decoder,
             load_calibration(settings.pack),
+            KeptSessionsPort(asked),
+            self._indexes,
+            KeptHeadsPort(asked),
             limit_ms=settings.fusion_max_processing_time_ms,
             threshold=settings.fusion_confidence_threshold,
-            pool=ThreadPoolExecutor(DECODER_THREADS, thread_name_prefix="decoder"),
+            # A lone engine has read everything itself: asking would only cost time.
+            shared=KeptReadingsPort(asked) if settings.fusion_engines > 1 and settings.fusion_cache_bytes else None,
             observer=LogObserver(),
         )
+        await asyncio.gather(self._open_ways(MODALITIES), self._decoder.start())
 
-    async def _open_ways(self, handles: dict[str, DeploymentHandle[Any]]) -> None:
-        """The first call to a deployment finds its replicas and connects: before the first request, not during it."""
-        calls = [
-            handle.encode.remote(WARM_UP[modality], ("ready", "not ready")) for modality, handle in handles.items()
-        ]
-        await asyncio.gather(*calls)
+    async def _open_ways(self, modalities: Sequence[str]) -> None:
+        """The first question for a module's routes takes longer: before the first request, not during it."""
+        await asyncio.gather(*(self._encoders.versions([modality]) for modality in modalities))
 
     async def process(self, request: MultimodalInput) -> FusionResult:
-        """One answer. Raises InvalidInput, TooLarge, DeadlineExceeded or Unavailable."""
+        """One answer. Raises what Engine.process raises, and TooLarge for what is over this deployment's limits."""
+        items = [(modality, item) for modality, given in request.given() for item in given]
+        check(items, self._limits, [(one.modality, one.content) for one in request.candidates])
         return await self._engine.process(request, uuid.uuid4().hex)
 
+    async def add_to_index(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:
+        """Has entries read, and kept in an index. Raises InvalidInput, TooLarge, NotFound, Conflict, LimitReached."""
+        return await self._indexes.add(name, entries)
 
-def build_application(settings: Settings) -> serve.Application:
+    async def fit_index(self, name: str, queries: Sequence[KnownQuery]) -> IndexInfo:
+        """Weighs an index's evidence by queries with known answers. Raises InvalidInput, NotFound, Conflict."""
+        return await self._indexes.fit(name, queries)
+
+    def _indexer(self) -> Indexer:
+        return Indexer(self._encoders, self._engine.senses, time.perf_counter)
+
+
+def build_application(
+    settings: Settings, connect: Callable[[], Encoders], catalogue: Callable[[], Catalogue] | None = None
+) -> serve.Application:
     """The application, to be run under the name "fusion" and without a route: the gateway calls it by its handle.
 
-    Checks the pack first, so that a damaged one is an error here and not in a replica. Raises CorruptData, NotFound.
+    `connect` and `catalogue` make the ways to the encoders and to what modules there are.
     """
-    pack = load_pack(settings.pack, settings.cache_dir)
-    handles = {
-        processor.modality: _deployed(processor, ENCODER_CPUS, ENCODER_ONGOING).bind(settings)
-        for processor in PROCESSORS
-        if processor.modality in pack.modalities
-    }
-    return _deployed(FusionEngine, ENGINE_CPUS, ENGINE_ONGOING).bind(settings, handles)
-
-
-def _deployed(kind: type[Any], cpus: float, ongoing: int) -> serve.Deployment:
+    # The class stays plain and is wrapped here: so Serve refers to it by name instead of shipping its code, and
+    # deploying the same again changes nothing.
     options = serve.deployment(
-        name=kind.__name__,
-        num_replicas=1,
-        max_ongoing_requests=ongoing,
-        ray_actor_options={"num_cpus": cpus},
-        # An encoder is loaded in seconds; a replica that is asked to go finishes what it has begun.
+        name=FusionEngine.__name__,
+        num_replicas=settings.fusion_engines,
+        max_ongoing_requests=ENGINE_ONGOING,
+        ray_actor_options={"num_cpus": ENGINE_CPUS},
         graceful_shutdown_timeout_s=5,
     )
-    return options(kind)
+    return options(FusionEngine).bind(settings, connect, keeper_deployment(settings, catalogue))

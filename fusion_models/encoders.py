@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from noodle_ray.errors import InvalidInput, NotFound
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from noodle_ray.fusion_models.text import SentenceModel
     from noodle_ray.fusion_models.vision import TwoTowerModel
 
+AUTO = "auto"
+
 # Each loader imports its own encoder: torch and transformers take seconds, and a replica needs one encoder only.
 
 
@@ -22,12 +25,30 @@ class ModalityEncoder(Protocol):
     def encode(self, content: Any, candidates: tuple[str, ...] = ()) -> Reading: ...
 
 
-def load_encoder(pack: Pack, modality: str) -> ModalityEncoder:
-    """The pack's encoder for a modality. Raises NotFound where the pack has none, InvalidInput for a wrong kind."""
+def load_encoder(pack: Pack, modality: str, precision: str = AUTO, device: str = "cpu") -> ModalityEncoder:
+    """The pack's encoder for a modality, in a precision ("fp32", "bf16", "int8", or what is best here) on a device.
+
+    Raises NotFound where the pack has none, InvalidInput for a wrong kind, precision or device.
+    """
     kind, source, where = located(pack, modality)
     if (modality, kind) not in LOADERS:
         raise InvalidInput.of(f"encoders.{modality}.kind", f"is none of {', '.join(kinds_of(modality))}", kind)
-    return LOADERS[modality, kind](pack, source, where)
+    return LOADERS[modality, kind](pack, source, where, Running(chosen_precision(modality, precision, device), device))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How an encoder's network runs."""
+
+    precision: str
+    device: str
+
+
+def chosen_precision(modality: str, precision: str, device: str) -> str:
+    """Of "auto": int8 for speech on a CPU, where it costs a third of the time and no accuracy that was measured."""
+    if precision != AUTO:
+        return precision
+    return "int8" if modality == "audio" and device == "cpu" else "fp32"
 
 
 def kinds_of(modality: str) -> list[str]:
@@ -43,7 +64,7 @@ def located(pack: Pack, modality: str) -> tuple[str, Any, dict[str, Any]]:
     raise NotFound("encoder", f"{pack.name}/{modality}", pack.modalities)
 
 
-def load_anchor(pack: Pack) -> SentenceModel | TwoTowerModel:
+def load_anchor(pack: Pack, precision: str = "fp32", device: str = "cpu") -> SentenceModel | TwoTowerModel:
     """The model that places candidates and transcripts: the text encoder's."""
     kind, source, where = located(pack, "text")
     if kind == "two-towers":
@@ -52,46 +73,57 @@ def load_anchor(pack: Pack) -> SentenceModel | TwoTowerModel:
         return TwoTowerModel.load(source, **where)
     from noodle_ray.fusion_models.text import SentenceModel
 
-    return SentenceModel.load(source, **where)
+    return SentenceModel.load(source, precision, device, **where)
 
 
 def _shares_the_anchor(pack: Pack, modality: str) -> bool:
     return located(pack, modality)[:2] == located(pack, "text")[:2]
 
 
-def _text(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+def _text(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:
     from noodle_ray.fusion_models.text import TextEncoder
 
-    return TextEncoder(load_anchor(pack), pack.version("text"))
+    return TextEncoder(load_anchor(pack, running.precision, running.device), pack.version("text"))
 
 
-def _code(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+def _code(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:
     from noodle_ray.fusion_models.code import CodeEncoder
+    from noodle_ray.fusion_models.code_map import shipped_map
     from noodle_ray.fusion_models.text import SentenceModel
 
-    return CodeEncoder(SentenceModel.load(source, **where), pack.version("code"), _shares_the_anchor(pack, "code"))
+    version, anchored = pack.version("code"), _shares_the_anchor(pack, "code")
+    model = SentenceModel.load(source, running.precision, running.device, **where)
+    return CodeEncoder(model, version, anchored, shipped_map(version) if anchored else None)
 
 
-def _class_mixture(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
-    from noodle_ray.fusion_models.vision import ClassMixtureEncoder
+def _class_mixture(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:
+    from noodle_ray.fusion_models.files import sha256_of
+    from noodle_ray.fusion_models.names_head import HEAD, NamesHead
+    from noodle_ray.fusion_models.vision import ClassMixtureEncoder, LearnedProjectionEncoder
 
-    return ClassMixtureEncoder.load(source, pack.version("vision"))
+    version = pack.version("vision")
+    if HEAD.is_file() and (head := NamesHead.load(HEAD)).network == sha256_of(source / "model.safetensors"):
+        return LearnedProjectionEncoder.load_with(head, source, version, running.precision, running.device)
+    return ClassMixtureEncoder.load(
+        source, version, running.precision, running.device
+    )  # the head was trained on other weights' states, or is not there
 
 
-def _two_towers(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+def _two_towers(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:
     from noodle_ray.fusion_models.vision import TwoTowerEncoder, TwoTowerModel
 
     model = TwoTowerModel.load(source, **where)
     return TwoTowerEncoder(model, pack.version("vision"), _shares_the_anchor(pack, "vision"))
 
 
-def _speech(pack: Pack, source: Any, where: dict[str, Any]) -> ModalityEncoder:
+def _speech(pack: Pack, source: Any, where: dict[str, Any], running: Running) -> ModalityEncoder:
     from noodle_ray.fusion_models.audio import SpeechEncoder, load_whisper
 
-    return SpeechEncoder(load_whisper(source, **where), load_anchor(pack), pack.version("audio"))
+    whisper = load_whisper(source, running.precision, running.device, **where)
+    return SpeechEncoder(whisper, load_anchor(pack, device=running.device), pack.version("audio"))
 
 
-LOADERS: dict[tuple[str, str], Callable[[Pack, Any, dict[str, Any]], ModalityEncoder]] = {
+LOADERS: dict[tuple[str, str], Callable[[Pack, Any, dict[str, Any], Running], ModalityEncoder]] = {
     ("text", "sentence"): _text,
     ("text", "two-towers"): _text,
     ("code", "sentence"): _code,

@@ -15,6 +15,7 @@ NoodleError
 ├── CallInterrupted         the host of a call ended before it answered: it may have run, or not
 ├── DeadlineExceeded        the answer would have come too late
 ├── Unavailable             a component is not there (yet, or any more)
+├── Overloaded              there is more to do than can be done in time; try again a little later
 └── CorruptData             stored or fetched bytes are not what their hash says
 
 Errors carry objects, survive pickling (so they cross Ray), and render themselves for HTTP with `to_json`.
@@ -228,6 +229,21 @@ class Unavailable(NoodleError):
     """A component is not there (yet, or any more): worth another try later."""
 
     code = "unavailable"
+
+
+class Overloaded(NoodleError):
+    """More is asked than can be answered in time: it was not begun, and may be tried again after `retry_after_s`."""
+
+    code = "overloaded"
+
+    def __init__(self, what: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"{what} has more to do than it can answer in time; try again in {max(0.1, retry_after_s):.1f} s"
+        )
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> dict[str, Any]:
+        return {"retry_after_s": round(self.retry_after_s, 3)}
 
 
 class CorruptData(NoodleError):

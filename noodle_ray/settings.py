@@ -11,13 +11,20 @@ from pydantic import AliasGenerator, ConfigDict, Field, ValidationError, field_v
 
 from noodle_ray.base_model import Model, faults_of
 from noodle_ray.errors import Fault, InvalidSettings
+from noodle_ray.fusion import limits
 
 PREFIX = "NOODLE_"
 Milliseconds = Annotated[int, Field(gt=0, le=86_400_000)]
 
 
 def _variable(name: str) -> str:
-    return PREFIX + name.removesuffix("_ms").removesuffix("_bytes").upper()
+    # A limit of the fusion has its unit in its name: of a picture there are two, bytes and pixels.
+    unit = "_ms" if name.startswith("fusion_") else ("_ms", "_bytes")
+    return PREFIX + _without(name, unit).upper()
+
+
+def _without(name: str, endings: str | tuple[str, ...]) -> str:
+    return name.rpartition("_")[0] if name.endswith(endings) else name
 
 
 class Settings(Model):
@@ -42,6 +49,28 @@ class Settings(Model):
     swap_drain_timeout_ms: Milliseconds = 30_000
     fusion_max_processing_time_ms: Milliseconds = 200
     fusion_confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
+    fusion_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 2**20
+    fusion_sessions: Annotated[int, Field(gt=0, le=100_000)] = 1000
+    fusion_session_turns: Annotated[int, Field(gt=0, le=1000)] = 16
+    fusion_session_ttl_ms: Milliseconds = 1_800_000
+    fusion_session_half_life_ms: Milliseconds = 300_000
+    fusion_indexes: Annotated[int, Field(gt=0, le=10_000)] = 100
+    fusion_index_entries: Annotated[int, Field(gt=0, le=1_000_000)] = 10_000
+    fusion_precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    fusion_device: Annotated[str, Field(pattern=r"^(cpu|cuda)$")] = "cpu"
+    fusion_gpu_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    fusion_max_replicas: Annotated[int, Field(ge=1, le=100)] = 1
+    fusion_engines: Annotated[int, Field(ge=1, le=100)] = 1
+    fusion_max_text_characters: limits.TextCharacters = limits.DEFAULT.text_characters
+    fusion_max_code_characters: limits.CodeCharacters = limits.DEFAULT.code_characters
+    fusion_max_image_bytes: limits.ImageBytes = limits.DEFAULT.image_bytes
+    fusion_max_image_pixels: limits.ImagePixels = limits.DEFAULT.image_pixels
+    fusion_max_audio_bytes: limits.AudioBytes = limits.DEFAULT.audio_bytes
+    fusion_max_audio_seconds: limits.AudioSeconds = limits.DEFAULT.audio_seconds
+    fusion_max_candidates: limits.Candidates = limits.DEFAULT.candidates
+    fusion_max_items: limits.Items = limits.DEFAULT.items
+    fusion_max_decoding_time_ms: limits.DecodingTime = limits.DEFAULT.decoding_time_ms
+    fusion_max_decoding_bytes: limits.DecodingBytes = limits.DEFAULT.decoding_bytes
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".noodle-ray")
     cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "noodle-ray")
     database_url: str = ""
@@ -64,6 +93,11 @@ class Settings(Model):
     def artefacts(self) -> str:
         """Where packed modules are kept, as fsspec has it: NOODLE_ARTEFACTS_URL, or a folder in the state directory."""
         return self.artefacts_url or f"file://{self.state_dir / 'artefacts'}"
+
+    @property
+    def fusion_limits(self) -> limits.Limits:
+        """What one fusion request may carry: NOODLE_FUSION_MAX_…, without its deadline."""
+        return limits.Limits.parse({name: getattr(self, f"fusion_max_{name}") for name in limits.Limits.model_fields})
 
     def environment(self) -> dict[str, str]:
         """The settings as the variables that give them back: for the processes that we start."""

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
+
+# How long one example takes is the machine's affair: a busy one is no failure.
+settings.register_profile("noodle", deadline=None)
+settings.load_profile("noodle")
 
 
 @pytest.fixture(autouse=True)

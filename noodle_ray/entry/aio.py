@@ -12,17 +12,14 @@ from weakref import WeakSet
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from noodle_ray.actors import ray_state
-from noodle_ray.actors.names import FUSION_APP
 from noodle_ray.actors.ports import (
     ActorNodes,
     ActorResources,
     ActorServices,
-    AppFusion,
 )
+from noodle_ray.entry.fusion import AsyncFusion
 from noodle_ray.entry.keeping import Kept
 from noodle_ray.entry.modules import AsyncModules
-from noodle_ray.fusion.inputs import MultimodalInput
-from noodle_ray.fusion.result import FusionResult
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -215,17 +212,6 @@ class AsyncCluster:
     async def explain(self, allocation_id: str) -> Explanation:
         """Which nodes were considered for it, with their scores."""
         return await self._resources.explain(allocation_id)
-
-
-class AsyncFusion:
-    """The fusion service."""
-
-    def __init__(self) -> None:
-        self._app = AppFusion(FUSION_APP)
-
-    async def process(self, request: MultimodalInput) -> FusionResult:
-        """One answer from any subset of text, audio, image and code."""
-        return await self._app.process(request)
 
 
 class AsyncServices:

@@ -13,12 +13,11 @@ import ray
 from noodle_ray.entry import cluster_file
 from noodle_ray.entry.aio import AsyncCluster, Held
 from noodle_ray.entry.cluster_file import read_cluster, token_path
+from noodle_ray.entry.fusion import Fusion
 from noodle_ray.entry.keeping import Kept
 from noodle_ray.entry.loop_thread import LoopThread
 from noodle_ray.entry.modules import Modules
 from noodle_ray.entry.ray_connection import open_connection, use_token
-from noodle_ray.fusion.inputs import MultimodalInput
-from noodle_ray.fusion.result import FusionResult
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics
@@ -65,7 +64,7 @@ class Cluster:
         self._loop = LoopThread("noodle-ray-client")
         self.aio = AsyncCluster()
         self.modules = Modules(self._loop, self.aio.modules)
-        self.fusion = Fusion(self)
+        self.fusion = Fusion(self._loop, self.aio.fusion)
         self.services = Services(self)
 
     def __enter__(self) -> Cluster:
@@ -195,17 +194,6 @@ class Cluster:
     def explain(self, allocation_id: str) -> Explanation:
         """Which nodes were considered for it, with their scores."""
         return self._loop.run(self.aio.explain(allocation_id))
-
-
-class Fusion:
-    """The fusion service, synchronous."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._run, self._aio = cluster._loop.run, cluster.aio.fusion
-
-    def process(self, request: MultimodalInput) -> FusionResult:
-        """One answer from any subset of text, audio, image and code."""
-        return self._run(self._aio.process(request))
 
 
 class Services:

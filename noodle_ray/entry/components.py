@@ -13,10 +13,13 @@ from ray.exceptions import RayError
 from noodle_ray import __version__
 from noodle_ray.actors import names
 from noodle_ray.actors.gateway import gateway_application
+from noodle_ray.actors.module_catalogue import ModuleCatalogue
 from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
+from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.actors.service_directory import ServiceDirectory
+from noodle_ray.entry.encoders import connect_encoders, start_encoders, stop_encoders
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.fusion_models.deployments import build_application
 from noodle_ray.services.directory import Registration
@@ -55,7 +58,9 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
     Raises Conflict where others' applications run on this cluster's Serve (its one HTTP side is theirs), and
     Unavailable with what Serve says where it does not start.
     """
-    if others := sorted(serve.status().applications.keys() - OURS):
+    if others := sorted(
+        name for name in serve.status().applications if name not in OURS and not name.startswith(PREFIX)
+    ):
         raise Conflict(f"Ray Serve runs other applications here ({', '.join(others)}), whose HTTP side it cannot share")
     with _clear_failures("the gateway"):
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
@@ -64,7 +69,8 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
 
 def start_fusion(settings: Settings) -> None:
     """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData."""
-    application = build_application(settings)
+    start_encoders(settings)
+    application = build_application(settings, connect_encoders, ModuleCatalogue)
     with _clear_failures("the fusion service"):
         serve.run(application, name=names.FUSION_APP, route_prefix=None)
 
@@ -74,8 +80,19 @@ def _clear_failures(what: str) -> Iterator[None]:
     try:
         yield
     except (RayError, RuntimeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise Unavailable(f"{what} did not start: {lines[-1] if lines else type(error).__name__}") from error
+        told = "; ".join([_last_line(str(error)) or type(error).__name__, *_deployments_failures()])
+        raise Unavailable(f"{what} did not start: {told}") from error
+
+
+def _deployments_failures() -> list[str]:
+    """Why: Serve's own error only names the deployment that failed."""
+    applications = serve.status().applications.values()
+    deployments = [deployment for one in applications for deployment in one.deployments.values()]
+    return [_last_line(one.message) for one in deployments if one.status == "DEPLOY_FAILED" and one.message]
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def register_components(gateway_url: str) -> None:
@@ -91,7 +108,10 @@ def component_services(gateway_url: str) -> list[Registration]:
         names.NODE_MANAGER: (f"actor:{names.NODE_MANAGER}", ("nodes.read", "nodes.cordon", "resources.allocate")),
         names.MODULE_REGISTRY: (f"actor:{names.MODULE_REGISTRY}", ("modules.publish", "modules.load", "modules.call")),
         names.SERVICE_DIRECTORY: (f"actor:{names.SERVICE_DIRECTORY}", ("services.register", "services.find")),
-        names.FUSION_APP: (f"serve:{names.FUSION_APP}", ("fusion.embed", "fusion.choose")),
+        names.FUSION_APP: (
+            f"serve:{names.FUSION_APP}",
+            ("fusion.embed", "fusion.choose", "fusion.find", "fusion.classify"),
+        ),
         names.GATEWAY_APP: (gateway_url, ("http.api",)),
     }
     return [
@@ -102,7 +122,9 @@ def component_services(gateway_url: str) -> list[Registration]:
 
 def stop_components() -> int:
     """Takes our applications and actors off the cluster and leaves the rest alone. Gives how many actors ended."""
-    for application in sorted(OURS):
+    stop_encoders()
+    modules = [application for application in serve.status().applications if application.startswith(PREFIX)]
+    for application in sorted([*OURS, *modules]):
         serve.delete(application)
     if not serve.status().applications:
         serve.shutdown()  # type: ignore[no-untyped-call]

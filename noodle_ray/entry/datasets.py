@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import ast
 import gzip
-import shutil
-import subprocess
 import sysconfig
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from noodle_ray.entry import debian
 from noodle_ray.errors import CorruptData, NotFound, Unavailable
-from noodle_ray.fusion_models.files import sha256_of
 
 Progress = Callable[[str], None]
 
 SPEECH_VERSION = "1.6.1-1"
-SPEECH_PACKAGES = {
-    "asterisk-core-sounds-en-wav": "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
-    "asterisk-core-sounds-en": "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
-}
-"""Debian's packages (CC-BY-SA 3.0, spoken by Allison Smith), and the sha256 of each .deb."""
+SPEECH_PACKAGES = (
+    debian.Package(
+        "asterisk-core-sounds-en-wav",
+        SPEECH_VERSION,
+        "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
+    ),
+    debian.Package(
+        "asterisk-core-sounds-en", SPEECH_VERSION, "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50"
+    ),
+)
+"""Debian's packages (CC-BY-SA 3.0, spoken by Allison Smith)."""
 _SOUNDS = Path("usr/share/asterisk/sounds/en_US_f_Allison")
 _TRANSCRIPTS = Path("usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 
@@ -82,14 +85,7 @@ def fetch_speech(cache_dir: Path, progress: Progress = lambda line: None) -> Spe
     """
     folder = speech_directory(cache_dir)
     if not folder.is_dir():
-        _require("apt-get", "dpkg")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".speech-") as work:
-            unpacked = Path(work) / "unpacked"
-            for package, sha256 in SPEECH_PACKAGES.items():
-                progress(f"downloading {package} {SPEECH_VERSION}")
-                _unpack(_download(package, sha256, Path(work)), unpacked)
-            unpacked.rename(folder)
+        debian.bring(SPEECH_PACKAGES, folder, "the recorded speech", "use a recording of your own", progress)
     speech = load_speech(cache_dir)
     progress(f"{len(speech.prompts)} spoken prompts are in {folder}")
     return speech
@@ -118,38 +114,6 @@ def _prompts(folder: Path, lines: list[str]) -> Iterator[Prompt]:
         # In brackets stands what is heard where nothing is said: tones, noises, silence.
         if separator and path.is_file() and not set("[(") & set(transcript):
             yield Prompt(name, path, " ".join(transcript.split()))
-
-
-def _require(*commands: str) -> None:
-    for command in commands:
-        if shutil.which(command) is None:
-            raise Unavailable(
-                f"there is no {command} here, and the recorded speech comes from Debian packages; "
-                "use a recording of your own"
-            )
-
-
-def _download(package: str, sha256: str, work: Path) -> Path:
-    run = _run(["apt-get", "download", "-qq", f"{package}={SPEECH_VERSION}"], work)
-    found = list(work.glob(f"{package}_*.deb"))
-    if run.returncode != 0 or not found:
-        reason = (run.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Unavailable(
-            f"apt-get cannot bring {package}: {reason} (after `apt-get update` as root it knows its packages)"
-        )
-    if sha256_of(found[0]) != sha256:
-        raise CorruptData(f"{found[0].name} is not the file with sha256 {sha256[:12]}…")
-    return found[0]
-
-
-def _unpack(package: Path, folder: Path) -> None:
-    run = _run(["dpkg", "-x", str(package), str(folder)], package.parent)
-    if run.returncode != 0:
-        raise CorruptData(f"dpkg cannot unpack {package.name}: {run.stderr.strip()}")
-
-
-def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 CAPTIONS = {
@@ -200,11 +164,12 @@ def python_functions() -> tuple[Function, ...]:
         function
         for module in MODULES
         if (path := folder / f"{module}.py").is_file()
-        for function in _functions(module, path.read_text(encoding="utf-8"))
+        for function in functions_in(module, path.read_text(encoding="utf-8"))
     )
 
 
-def _functions(module: str, source: str) -> Iterator[Function]:
+def functions_in(module: str, source: str) -> Iterator[Function]:
+    """As python_functions, of one file's source. Raises SyntaxError."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (docstring := ast.get_docstring(node)):
             summary = " ".join(docstring.split("\n\n")[0].split())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,7 +165,8 @@ def install(
     from noodle_ray.entry.ray_connection import connection, use_token
 
     use_token(token_path(settings.state_dir))
-    with connection(cluster.address):
+    # Ray prints its raylets' warnings on standard output, where a command's data belongs.
+    with redirect_stdout(sys.stderr), connection(cluster.address):
         progress("starting the node manager, the module registry and the service directory")
         components.start_actors(settings)
         progress("starting the encoders and the gateway (the encoders load their models now)")

@@ -11,19 +11,20 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from noodle_ray.base_model import Model
+from noodle_ray.fusion.modality import CONTEXT, MODALITIES
+from noodle_ray.fusion.rule import SubsetRule
 
 Positive = Annotated[float, Field(gt=0)]
 
 
 class Scale(Model):
-    """Scores divided by `temperature` are log-probabilities; `weight` is the evidence's exponent in the product.
+    """Scores divided by `temperature` are log-probabilities.
 
     `fitted` documents on what the numbers were fitted and how well they do on data not used for that; it is empty
     where they were not fitted.
     """
 
     temperature: Positive
-    weight: Positive = 1.0
     fitted: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -40,17 +41,22 @@ class Presumption(Model):
 
 
 class Calibration(Model):
-    """The scales of one pack: `cosines` for compared embeddings, `scores` for encoders' own scores, by modality."""
+    """The scales of one pack: `cosines` for compared embeddings, `scores` for encoders' own scores, by modality.
+
+    `subsets`: how what remains is weighed where only some modalities came, by subset ("text+audio").
+    A kind of input that is calibrated apart has a scale of its own among `cosines` ("vision:drawing").
+    """
 
     cosines: dict[str, Scale]
     scores: dict[str, Scale] = Field(default_factory=dict)
     presumption: Presumption
+    subsets: dict[str, SubsetRule] = Field(default_factory=dict)
 
 
 UNFITTED = Calibration(
     # Sentence encoders are trained with cosines times 20 (sentence-transformers' default): a temperature of 1/20.
-    cosines={modality: Scale(temperature=0.05) for modality in ("text", "audio", "vision", "code")},
-    scores={modality: Scale(temperature=1.0) for modality in ("text", "audio", "vision", "code")},
+    cosines={modality: Scale(temperature=0.05) for modality in (*MODALITIES, CONTEXT)},
+    scores={modality: Scale(temperature=1.0) for modality in MODALITIES},
     # Whatever is a hundred times less likely than the free reading is taken as not meant word for word.
     presumption=Presumption(offset=math.log(100.0), slope=1.0),
 )

@@ -1,33 +1,19 @@
-"""Many readings, one answer: a product of experts over the candidates, and one joint embedding.
-
-Each modality's scores become a probability distribution over the candidates by its calibrated temperature (Guo et al.
-2017, "On Calibration of Modern Neural Networks"); the distributions are multiplied, each raised to its weight, and
-normalised (Hinton 1999, "Products of Experts"). A modality that is missing contributes a factor of one.
-"""
+"""Readings as evidence about given candidates, what each adds to the answer, and one joint embedding of all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from noodle_ray.fusion.calibration import UNFITTED, Calibration, Scale
+from noodle_ray.fusion.modality import CONTEXT
 from noodle_ray.fusion.reading import Matrix, Reading, Vector
-
-LogProbabilities = npt.NDArray[np.float64]
-
-
-def log_softmax(scores: npt.ArrayLike) -> LogProbabilities:
-    values = np.asarray(scores, np.float64)
-    shifted = values - values.max()
-    result: LogProbabilities = shifted - np.log(np.exp(shifted).sum())
-    return result
+from noodle_ray.fusion.rule import Scores, SubsetRule, combined, log_softmax, modality_of
 
 
-def evidence(
-    modality: str, reading: Reading, candidates: Matrix | None, calibration: Calibration
-) -> LogProbabilities | None:
+def evidence(modality: str, reading: Reading, candidates: Matrix | None, calibration: Calibration) -> Scores | None:
     """The log-probability that this modality gives each candidate; None where it can say nothing.
 
     `candidates`: (n, width) unit vectors in the anchor space, or None where they did not come. An encoder's own
@@ -42,53 +28,48 @@ def evidence(
         return own
     literal = calibration.presumption.probability(reading.unlikeliness)
     with np.errstate(divide="ignore"):
-        mixed: LogProbabilities = np.logaddexp(np.log(literal) + own, np.log1p(-literal) + compared)
+        mixed: Scores = np.logaddexp(np.log(literal) + own, np.log1p(-literal) + compared)
     return mixed
 
 
-def _compared(
-    modality: str, reading: Reading, candidates: Matrix | None, calibration: Calibration
-) -> LogProbabilities | None:
+def _compared(modality: str, reading: Reading, candidates: Matrix | None, calibration: Calibration) -> Scores | None:
     if candidates is None or reading.embedding is None:
         return None
     cosines = candidates.astype(np.float64) @ reading.embedding.astype(np.float64)
-    return log_softmax(cosines / _scale(calibration.cosines, UNFITTED.cosines, modality).temperature)
+    own = calibration.cosines.get(f"{modality}:{reading.kind}")
+    scale = own or _scale(calibration.cosines, UNFITTED.cosines, modality)
+    return log_softmax(cosines / scale.temperature)
 
 
 def _scale(fitted: Mapping[str, Scale], unfitted: Mapping[str, Scale], modality: str) -> Scale:
     return fitted.get(modality) or unfitted[modality]
 
 
-def weight_of(modality: str, reading: Reading, calibration: Calibration) -> float:
-    """The exponent of this modality's evidence in the product."""
-    fitted, unfitted = (
-        (calibration.cosines, UNFITTED.cosines) if reading.scores is None else (calibration.scores, UNFITTED.scores)
-    )
-    return _scale(fitted, unfitted, modality).weight
+def faded(experts: Mapping[str, Scores], strength: float) -> dict[str, Scores]:
+    """The experts, with what a session remembers made as weak as its memory (0..1): at 0 it tells nothing apart."""
+    return {
+        source: log_softmax(strength * np.maximum(expert, -1e6)) if modality_of(source) == CONTEXT else expert
+        for source, expert in experts.items()
+    }
 
 
-def posterior(evidences: Sequence[LogProbabilities], weights: Sequence[float], candidates: int) -> LogProbabilities:
-    """The normalised product of experts: (candidates,) probabilities; uniform where there is no evidence."""
-    total = np.zeros(candidates)
-    for log_probabilities, weight in zip(evidences, weights, strict=True):
-        total += weight * np.maximum(log_probabilities, -1e6)  # a probability of zero is a veto, but never a NaN
-    probabilities: LogProbabilities = np.exp(log_softmax(total))
-    return probabilities
-
-
-def contributions(
-    evidences: Mapping[str, LogProbabilities], weights: Mapping[str, float], candidates: int
-) -> dict[str, float]:
+def contributions(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -> dict[str, float]:
     """What each modality adds to the answer's probability: with all of them, minus with all but this one (-1..1)."""
-    names = list(evidences)
-    together = posterior([evidences[name] for name in names], [weights[name] for name in names], candidates)
+    together = combined(subsets, experts)
     best = int(together.argmax())
-    result = {}
-    for left_out in names:
-        rest = [name for name in names if name != left_out]
-        without = posterior([evidences[name] for name in rest], [weights[name] for name in rest], candidates)
-        result[left_out] = float(together[best] - without[best])
-    return result
+    return {
+        left_out: float(together[best] - without(subsets, experts, left_out)[best])
+        for left_out in dict.fromkeys(map(modality_of, experts))
+    }
+
+
+def without(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores], left_out: str) -> Scores:
+    """The candidates' probabilities without one modality; all alike where that was the only one."""
+    rest = {source: expert for source, expert in experts.items() if modality_of(source) != left_out}
+    if rest:
+        return combined(subsets, rest)
+    count = len(next(iter(experts.values())))
+    return np.full(count, 1.0 / count)
 
 
 def joint_embedding(readings: Mapping[str, Reading]) -> Vector | None:

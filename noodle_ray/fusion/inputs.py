@@ -1,116 +1,132 @@
-"""What a fusion request carries: any subset of text, code, an image and a sound, and the possible answers."""
+"""What a fusion request carries: any items of text, code, images and sounds, and what is asked of them."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from noodle_ray.base_model import Model
-from noodle_ray.errors import TooLarge
 from noodle_ray.fusion import limits
-from noodle_ray.fusion.modality import FIELD_OF
+from noodle_ray.fusion.items import Item, read_code, read_image, read_sound, read_text, several, single
+from noodle_ray.fusion.modality import FIELD_OF, FIELDS
+
+Ask = Literal["embed", "choose", "find", "classify"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+SessionId = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
+
+_HIDDEN = ConfigDict(hide_input_in_errors=True)
 
 
-def _clean(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must hold more than spaces")
-    if "\0" in value:
-        raise ValueError("must not hold NUL characters")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("must not hold lone surrogates: it is no Unicode text")
-    return value
+class Candidate(Model):
+    """A possible answer: one text, piece of code, image or sound. `label` is what it is called in the answer.
+
+    Without a label a text is called by itself, anything else by its field and position: "image 2".
+    """
+
+    model_config = _HIDDEN
+
+    label: Annotated[str, Field(min_length=1, max_length=limits.CANDIDATE_CHARACTERS)] | None = None
+    text: Annotated[str, *single(read_text, limits.CANDIDATE_CHARACTERS)] | None = None
+    code: Annotated[str, *single(read_code, limits.CODE_CHARACTERS)] | None = None
+    image: Annotated[bytes, *single(read_image, limits.IMAGE_BYTES)] | None = Field(default=None, repr=False)
+    audio: Annotated[bytes, *single(read_sound, limits.AUDIO_BYTES)] | None = Field(default=None, repr=False)
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Candidate:
+        if sum(getattr(self, field) is not None for field in FIELDS) != 1:
+            raise ValueError("give one of text, code, image and audio")
+        return self
+
+    @property
+    def modality(self) -> str:
+        return next(modality for modality, field in FIELD_OF.items() if getattr(self, field) is not None)
+
+    @property
+    def content(self) -> Item:
+        content: Item = getattr(self, FIELD_OF[self.modality])
+        return content
+
+    def name(self, position: int) -> str:
+        """What it is called in the answer; `position` counts from 1."""
+        return self.label or self.text or f"{FIELD_OF[self.modality]} {position}"
 
 
-def _at_most(field: str, limit: int) -> Callable[[object], object]:
-    """Refuses a string that is too long before anything else looks at it."""
-
-    def check(value: object) -> object:
-        if isinstance(value, str) and len(value) > limit:
-            raise TooLarge(field, len(value), limit, "characters")
-        return value
-
-    return check
-
-
-def _bytes_of(field: str, limit: int) -> Callable[[object], bytes]:
-    """Takes raw bytes, or a base64 string (either alphabet) as JSON carries them."""
-
-    def read(value: object) -> bytes:
-        if isinstance(value, str):
-            value = _from_base64(field, value, limit)
-        if not isinstance(value, bytes):
-            raise ValueError("must be bytes, or a base64 string")
-        if not value:
-            raise ValueError("must not be empty")
-        if len(value) > limit:
-            raise TooLarge(field, len(value), limit, "bytes")
-        return value
-
-    return read
-
-
-def _from_base64(field: str, text: str, limit: int) -> bytes:
-    if len(text) // 4 * 3 > limit + 3:
-        raise TooLarge(field, len(text) // 4 * 3, limit, "bytes")
-    try:
-        return base64.b64decode(text.translate(_STANDARD_ALPHABET), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(f"is no valid base64: {error}") from None
-
-
-_STANDARD_ALPHABET = str.maketrans("-_", "+/")
-_AS_BASE64 = (
-    PlainSerializer(lambda value: base64.b64encode(value).decode(), return_type=str, when_used="json-unless-none"),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
-)
-
-Text = Annotated[str, BeforeValidator(_at_most("text", limits.TEXT_CHARACTERS)), AfterValidator(_clean)]
-Code = Annotated[str, BeforeValidator(_at_most("code", limits.CODE_CHARACTERS)), AfterValidator(_clean)]
-ImageFile = Annotated[bytes, BeforeValidator(_bytes_of("image", limits.IMAGE_BYTES)), *_AS_BASE64]
-SoundFile = Annotated[bytes, BeforeValidator(_bytes_of("audio", limits.AUDIO_BYTES)), *_AS_BASE64]
-Candidate = Annotated[str, Field(max_length=limits.CANDIDATE_CHARACTERS), AfterValidator(_clean)]
+def _candidate(value: object) -> object:
+    return {"text": value} if isinstance(value, str) else value
 
 
 class MultimodalInput(Model):
-    """One request. At least one of `text`, `code`, `image` and `audio` is given.
+    """One request: what is given, and what is asked.
 
-    `image` is a file's bytes (JPEG, PNG, WebP, GIF, BMP), `audio` too (WAV, FLAC, Ogg, MP3; at most 30 s); over JSON
-    both are base64 strings. With `candidates` (distinct) the answer ranks them; without, it is an embedding alone.
-    `deadline_ms` shortens the service's own limit. Raises InvalidInput, or TooLarge for what is over its limit.
+    Given: at least one of `text`, `code`, `image` and `audio`, each one item or several that show the same
+    thing. `image` is a file's bytes (JPEG, PNG, WebP, GIF, BMP), `audio` too (WAV, FLAC, Ogg, MP3); over JSON both are
+    base64 strings.
+
+    Asked: to *choose* among `candidates` (texts, or Candidates of any modality; their names differ); to *find* what
+    matches in the `index` of that name; to *classify* with the trained `head` of that name; with none of them, to
+    *embed* alone. `top` limits how many ranked answers come back (10 for an index, else all).
+
+    `session` names a session that remembers what was given and answered; `use_context` says whether that counts as
+    evidence here. `deadline_ms` shortens the service's own limit.
+    Raises InvalidInput, or TooLarge for what is over its limit.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = _HIDDEN
 
-    text: Text | None = None
-    code: Code | None = None
-    image: ImageFile | None = Field(default=None, repr=False)
-    audio: SoundFile | None = Field(default=None, repr=False)
-    candidates: Annotated[tuple[Candidate, ...], Field(max_length=limits.CANDIDATES)] = ()
+    text: Annotated[tuple[str, ...], *several(read_text, limits.TEXT_CHARACTERS)] = ()
+    code: Annotated[tuple[str, ...], *several(read_code, limits.CODE_CHARACTERS)] = ()
+    image: Annotated[tuple[bytes, ...], *several(read_image, limits.IMAGE_BYTES)] = Field(default=(), repr=False)
+    audio: Annotated[tuple[bytes, ...], *several(read_sound, limits.AUDIO_BYTES)] = Field(default=(), repr=False)
+    candidates: Annotated[
+        tuple[Annotated[Candidate, BeforeValidator(_candidate)], ...], Field(max_length=limits.CANDIDATES)
+    ] = ()
+    index: Name | None = None
+    head: Name | None = None
+    top: Annotated[int, Field(ge=1, le=limits.CANDIDATES)] | None = None
+    session: SessionId | None = None
+    use_context: bool = True
     deadline_ms: Annotated[int, Field(gt=0, le=86_400_000)] | None = None
 
     @model_validator(mode="after")
-    def _asks_something(self) -> MultimodalInput:
+    def _gives_something(self) -> MultimodalInput:
         if not any(True for _ in self.given()):
             raise ValueError("give at least one of text, code, image and audio")
-        if len(set(self.candidates)) < len(self.candidates):
-            raise ValueError("candidates must differ from each other")
         return self
 
-    def given(self) -> Iterator[tuple[str, str | bytes]]:
-        """The modalities that are there, in the fixed order, with what was given for each."""
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> MultimodalInput:
+        if sum(map(bool, (self.candidates, self.index, self.head))) > 1:
+            raise ValueError("give one of candidates, index and head: each asks for another answer")
+        repeated = [name for name, count in Counter(self.names()).items() if count > 1]
+        if repeated:
+            raise ValueError(f"candidates must differ from each other; there are several {repeated[0][:50]!r}")
+        if sum(candidate.text is None for candidate in self.candidates) > limits.MEDIA_CANDIDATES:
+            raise ValueError(f"at most {limits.MEDIA_CANDIDATES} candidates may be other than texts")
+        return self
+
+    @property
+    def ask(self) -> Ask:
+        if self.candidates:
+            return "choose"
+        if self.index:
+            return "find"
+        return "classify" if self.head else "embed"
+
+    def given(self) -> Iterator[tuple[str, tuple[Item, ...]]]:
+        """The modalities that are there, in the fixed order, with the items of each."""
         for modality, field in FIELD_OF.items():
-            content: str | bytes | None = getattr(self, field)
-            if content is not None:
-                yield modality, content
+            items: tuple[Any, ...] = getattr(self, field)
+            if items:
+                yield modality, items
+
+    def names(self) -> tuple[str, ...]:
+        """What the candidates are called in the answer, in their order."""
+        return tuple(candidate.name(position) for position, candidate in enumerate(self.candidates, 1))
+
+    def texts(self) -> tuple[str, ...]:
+        """The candidates' texts where all of them are texts, for encoders that score texts themselves; else none."""
+        texts = tuple(candidate.text for candidate in self.candidates if candidate.text is not None)
+        return texts if len(texts) == len(self.candidates) else ()

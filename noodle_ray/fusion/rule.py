@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from noodle_ray.base_model import Model
-from noodle_ray.fusion.modality import MODALITIES
+from noodle_ray.fusion.modality import CONTEXT, MODALITIES
 
 Scores = npt.NDArray[np.float64]
 """(candidates,): higher is likelier, on the source's own scale."""
@@ -55,15 +55,27 @@ class Rule(Model):
 
     def posterior(self, scores: Mapping[str, Scores]) -> Scores:
         """The candidates' probabilities, by the scores of the sources that came. Raises ValueError without any."""
-        if not scores:
-            raise ValueError("there is no evidence")
-        rule = self.subsets.get(subset_of(scores), PLAIN)
-        experts = {source: self.expert(source, values) for source, values in scores.items()}
-        return np.exp(log_softmax(weighted_sum(rule, experts) / rule.temperature))
+        return combined(self.subsets, self.experts(scores))
+
+    def experts(self, scores: Mapping[str, Scores]) -> dict[str, Scores]:
+        return {source: self.expert(source, values) for source, values in scores.items()}
 
     def expert(self, source: str, scores: Scores) -> Scores:
         """What one source says: log-probabilities."""
         return log_softmax(np.asarray(scores, np.float64) / self.temperatures.get(source, 1.0))
+
+
+def combined(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -> Scores:
+    """The candidates' probabilities from all experts together. Raises ValueError without any.
+
+    What a session remembers is weighed like one more expert where there is no rule that knows of it.
+    """
+    if not experts:
+        raise ValueError("there is no evidence")
+    own = [source for source in experts if modality_of(source) != CONTEXT]
+    rule = subsets.get(subset_of(experts)) or subsets.get(subset_of(own)) or PLAIN
+    probabilities: Scores = np.exp(log_softmax(weighted_sum(rule, experts) / rule.temperature))
+    return probabilities
 
 
 def weighted_sum(rule: SubsetRule, experts: Mapping[str, Scores]) -> Scores:

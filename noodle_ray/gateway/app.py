@@ -8,7 +8,17 @@ from fastapi.security import HTTPBearer
 
 import noodle_ray
 from noodle_ray.errors import InvalidInput, Unauthorized, Unavailable
-from noodle_ray.gateway import fusion, health, metrics, modules, nodes, resources, services
+from noodle_ray.gateway import (
+    fusion,
+    fusion_indexes,
+    fusion_sessions,
+    health,
+    metrics,
+    modules,
+    nodes,
+    resources,
+    services,
+)
 from noodle_ray.gateway.auth import TokenCheck, digest_of_token
 from noodle_ray.gateway.bodies import refuse_unknown_query
 from noodle_ray.gateway.docs import add_docs
@@ -24,7 +34,7 @@ Every route but `/healthz` wants the cluster's token: `Authorization: Bearer TOK
 This page and `/openapi.json` can also be read with HTTP Basic: any user name, the token as password.
 
 Everything that fails answers `{"error": {"code", "message", "request_id", …}}`. `code` is stable; a 422 lists every
-fault with its field; a 503 may be tried again after `Retry-After` seconds. The request id is in the header
+fault with its field; a 429 or 503 may be tried again after `Retry-After` seconds. The request id is in the header
 `X-Request-ID` of every answer, and in the log; a client may choose it (letters, digits, `.`, `_`, `-`; at most 64).
 """
 
@@ -37,7 +47,7 @@ _TAGS = [
     {"name": "operation", "description": "For load balancers and monitoring."},
 ]
 
-_RESOURCES = (nodes, resources, modules, fusion, services)
+_RESOURCES = (nodes, resources, modules, fusion, fusion_sessions, fusion_indexes, services)
 _INTERNAL = described("`internal`: Something went wrong inside; the log says what.", "internal")
 
 

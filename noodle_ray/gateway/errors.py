@@ -1,12 +1,14 @@
 """Errors over HTTP: one dict of status codes, one JSON shape for everything that goes wrong.
 
 The shape is `{"error": {"code", "message", "request_id", …details of the code}}`. LimitReached is 409 and not 429: a
-configured maximum does not go away by waiting, and clients retry a 429 by themselves.
+configured maximum does not go away by waiting, and clients retry a 429 by themselves. Overloaded is: it says in
+Retry-After (whole seconds, at least 1) and in `retry_after_s` when it is worth another try.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -34,6 +36,7 @@ from noodle_ray.errors import (
     ModuleFailed,
     NoodleError,
     NotFound,
+    Overloaded,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -57,6 +60,7 @@ STATUS: dict[type[NoodleError], int] = {
     CallInterrupted: 502,
     DeadlineExceeded: 504,
     Unavailable: 503,
+    Overloaded: 429,
     CorruptData: 500,
 }
 """The status of each error; a subclass that is not listed has its nearest base's, and anything else is 500."""
@@ -119,7 +123,11 @@ def error_response(error: NoodleError, request_id: str) -> Response:
         log.error("request failed", error=str(error), code=error.code, request_id=request_id)
         return failure(status, error.code, INTERNAL_MESSAGE, request_id)
     details = error.to_json()["error"]
-    return failure(status, details.pop("code"), details.pop("message"), request_id, details)
+    return failure(status, details.pop("code"), details.pop("message"), request_id, details, _headers_of(error))
+
+
+def _headers_of(error: NoodleError) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))} if isinstance(error, Overloaded) else {}
 
 
 def failure(

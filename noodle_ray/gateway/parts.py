@@ -20,6 +20,12 @@ NodeId = Annotated[str, Path(max_length=200, pattern=_IDENTIFIER, description="T
 AllocationId = Annotated[str, Path(max_length=200, pattern=_IDENTIFIER, description="The allocation's id.")]
 ServiceId = Annotated[str, Path(max_length=100, pattern=_IDENTIFIER, description="The service's name.")]
 ModuleId = Annotated[str, Path(max_length=100, pattern=_IDENTIFIER, description="The module's name.")]
+IndexId = Annotated[
+    str, Path(max_length=63, pattern=r"^[a-z0-9][a-z0-9._-]*$", description="The name of an index of fusion's.")
+]
+SessionInPath = Annotated[
+    str, Path(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="The session's id.")
+]
 VersionId = Annotated[
     str, Path(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._!+-]*$", description="A PEP 440 version.")
 ]

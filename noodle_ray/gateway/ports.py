@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from noodle_ray.fusion.index_messages import HeadInfo, IndexInfo, KnownQuery, NewEntry, OpenedSession
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.modules.call_route import CallTarget
@@ -111,11 +112,45 @@ class Modules(Protocol):
 
 
 class Fusion(Protocol):
-    """The fusion service."""
+    """The fusion service, and what it remembers. Raises NotFound for an unknown index, head or session."""
 
     async def process(self, request: MultimodalInput) -> FusionResult:
-        """Raises InvalidInput, DeadlineExceeded, Unavailable."""
+        """Raises InvalidInput, TooLarge, DeadlineExceeded, Overloaded."""
         ...
+
+    async def open_session(self) -> OpenedSession:
+        """Raises LimitReached."""
+        ...
+
+    async def forget_session(self, session: str) -> None: ...
+
+    async def indexes(self) -> Sequence[IndexInfo]: ...
+
+    async def index(self, name: str) -> IndexInfo: ...
+
+    async def index_entries(self, name: str) -> Sequence[str]: ...
+
+    async def create_index(self, name: str, kind: str) -> IndexInfo:
+        """Raises InvalidInput for an unknown kind, Conflict where there is one of another kind, LimitReached."""
+        ...
+
+    async def add_to_index(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:
+        """Raises InvalidInput and TooLarge for what cannot be read, Conflict, LimitReached."""
+        ...
+
+    async def remove_from_index(self, name: str, gone: Sequence[str]) -> IndexInfo:
+        """Raises Conflict."""
+        ...
+
+    async def fit_index(self, name: str, queries: Sequence[KnownQuery]) -> IndexInfo:
+        """Raises InvalidInput for answers that are no entries, and for what cannot be read."""
+        ...
+
+    async def drop_index(self, name: str) -> None:
+        """Raises Conflict."""
+        ...
+
+    async def heads(self) -> Sequence[HeadInfo]: ...
 
 
 class Services(Protocol):

@@ -187,7 +187,8 @@ class Manifest(Model):
 
     `runner` says where its code runs: in its host's process, in a child process of it, or as a Ray Serve application.
     `packages` are Python packages that it needs installed, `vendor` whether a folder of that name in it has its own
-    copies. `idempotent` names functions that may run twice where a host dies under a call.
+    copies. `idempotent` names functions that may run twice where a host dies under a call. `loading_timeout_s` is for a
+    module that needs longer to load than others (NOODLE_MODULE_LOADING_TIMEOUT): one that reads a model, say.
     """
 
     name: Annotated[str, AfterValidator(_read_name)]
@@ -216,6 +217,7 @@ class Manifest(Model):
     packages: Annotated[tuple[str, ...], Field(max_length=200), AfterValidator(_read_packages)] = ()
     vendor: bool = False
     idempotent: Annotated[tuple[FunctionName, ...], Field(max_length=1000)] = ()
+    loading_timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
 
     @model_validator(mode="after")
     def _does_not_need_itself(self) -> Manifest:

@@ -112,14 +112,14 @@ def _named(node: ast.AST) -> Iterator[str]:
 
 def _body(entries: Mapping[str, bytes], file: str) -> list[ast.stmt] | None:
     """The statements of a file, none where there is no such file; None where they cannot be parsed."""
-    source = _source(entries, file)
+    source = source_of(entries, file)
     try:
         return ast.parse(source).body if source is not None else []
     except (SyntaxError, ValueError, RecursionError):
         return None
 
 
-def _source(entries: Mapping[str, bytes], file: str) -> bytes | None:
+def source_of(entries: Mapping[str, bytes], file: str) -> bytes | None:
     """The file of a dotted name."""
     path = file.replace(".", "/")
     for name in (f"{path}.py", f"{path}/__init__.py"):

@@ -60,6 +60,14 @@ class ChildProcess:
         return reader, writer
 
     @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.done()
+
+    @property
     def output(self) -> str:
         """The last of what it printed."""
         return self._output.decode(errors="replace")

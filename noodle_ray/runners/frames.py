@@ -12,7 +12,7 @@ MAX_DEPTH = 100
 MAX_CONTAINERS = 2**20
 """Lists and dicts in one message. An empty one is a byte when packed and sixty in memory."""
 
-_LENGTH_BYTES = 4
+LENGTH_BYTES = 4
 _SCALARS = (type(None), bool, int, float, str, bytes)
 _SCALAR_TYPES = frozenset(_SCALARS)
 
@@ -65,12 +65,12 @@ def unpack(packed: bytes) -> Any:
 
 def frame(packed: bytes) -> bytes:
     """A packed message as it is sent: its length before it."""
-    return len(packed).to_bytes(_LENGTH_BYTES, "big") + packed
+    return len(packed).to_bytes(LENGTH_BYTES, "big") + packed
 
 
 async def read_message(reader: asyncio.StreamReader) -> Any:
     """The next message. Raises EOFError where there is none any more, Malformed, OSError."""
-    length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
+    length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
     if length > MAX_FRAME_BYTES:
         raise Malformed(f"a message of {length} bytes, allowed are {MAX_FRAME_BYTES}")
     return unpack(await reader.readexactly(length))

@@ -36,7 +36,7 @@ from noodle_ray.store.changes import Change, Document, Put
 OPEN_TIMEOUT_S, OPEN_AGAIN_S = 10.0, 0.05
 """SQLite does not wait by itself for whoever switches a new file to write-ahead logging."""
 
-TABLES = ("allocations", "nodes", "modules", "loads", "states", "services")
+TABLES = ("allocations", "nodes", "modules", "loads", "states", "services", "sessions")
 
 _metadata = MetaData()
 _tables = {

@@ -18,6 +18,7 @@ from noodle_ray.errors import (
     ModuleFailed,
     NoodleError,
     NotFound,
+    Overloaded,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -41,6 +42,7 @@ ERRORS = [
     CallInterrupted("m", "f", "its host ended"),
     DeadlineExceeded("fusion", 200),
     Unavailable("away"),
+    Overloaded("fusion", 0.04),
     CorruptData("bad hash"),
 ]
 

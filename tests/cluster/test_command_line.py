@@ -97,7 +97,10 @@ def test_json_for_programs(noodle_json: Callable[..., Any]) -> None:
     status = noodle_json("status")
     assert {node["name"] for node in status["nodes"]} == {"head", "gpu-a", "gpu-b"}
     assert status["resources"]["gpus"]["total"] == 6
-    assert status["allocations"] == noodle_json("allocations") == []
+    assert status["allocations"] == noodle_json("allocations")
+    assert {allocation["owner"] for allocation in status["allocations"]} == {
+        f"module:{modality}-encoder" for modality in ("text", "audio", "vision", "code")
+    }
     assert {service["name"] for service in noodle_json("service", "list")} >= {"gateway", "fusion"}
 
 

@@ -184,4 +184,4 @@ def test_the_fleet_still_works_and_grows(seven: LocalCluster) -> None:
         also = cluster.hold(Demand(gpus=4, cpus=4), wait_s=30)
         cluster.release(held.id)
         cluster.release(also.id)
-        assert cluster.allocations() == []
+        assert [one.id for one in cluster.allocations() if not one.owner.startswith("module:")] == []

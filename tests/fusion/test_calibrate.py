@@ -102,8 +102,11 @@ def test_a_whole_calibration_is_fitted() -> None:
         for n in range(40)
     ]
     prompts = [(sound(np.zeros(800, np.float32)), f"right sentence {n} {chr(97 + n)}") for n in range(24)]
-    calibration = calibrator.fit(functions, prompts, [Case(picture(), caption) for caption in ("cat", "dog", "sea")])
-    assert set(calibration.cosines) == {"text", "audio", "vision", "code"}
+    drawings = [Case(None, f"drawing {n}") for n in range(20)]
+    calibration = calibrator.fit(
+        functions, prompts, [Case(picture(), caption) for caption in ("cat", "dog", "sea")], drawings
+    )
+    assert set(calibration.cosines) == {"text", "audio", "vision", "code", "vision:drawing"}
     assert calibration.scores["audio"].fitted["accuracy"] == 1.0
     assert calibration.cosines["vision"].fitted["n_test"] == 3
     assert said

@@ -11,8 +11,9 @@ from noodle_ray.entry.datasets import Photograph, SpeechSet
 from noodle_ray.errors import InvalidInput, NotFound
 from noodle_ray.fusion.calibration import load_calibration
 from noodle_ray.fusion.decoding import decode_audio, decode_image
-from noodle_ray.fusion.fusing import evidence, posterior
+from noodle_ray.fusion.fusing import evidence
 from noodle_ray.fusion.reading import Reading
+from noodle_ray.fusion.rule import combined
 from noodle_ray.fusion_models.audio import SpeechEncoder, load_whisper
 from noodle_ray.fusion_models.code import words_of
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
@@ -205,7 +206,7 @@ def test_four_senses_agree_where_each_alone_is_wrong(
         assert found is not None
         alone[modality] = found
     assert all(int(found.argmax()) != 0 for found in alone.values())
-    together = posterior(list(alone.values()), [1.0] * 4, len(candidates))
+    together = combined({}, alone)
     assert int(together.argmax()) == 0
     assert together[0] > 0.7
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from noodle_ray.errors import InvalidInput
 from noodle_ray.fusion.calibration import UNFITTED, Calibration, Presumption, Scale, load_calibration, shipped
@@ -18,13 +17,9 @@ from noodle_ray.fusion.fusing import (
     embedding_shares,
     evidence,
     joint_embedding,
-    log_softmax,
-    posterior,
-    weight_of,
 )
 from noodle_ray.fusion.reading import Reading
-
-SCORES = arrays(np.float64, st.integers(1, 8), elements=st.floats(-1e3, 1e3))
+from noodle_ray.fusion.rule import log_softmax
 
 
 def unit(*values: float) -> np.ndarray:
@@ -36,48 +31,23 @@ def reading(*values: float, certainty: float = 1.0) -> Reading:
     return Reading("test/1", "seen", certainty, unit(*values) if values else None)
 
 
-@given(SCORES, st.floats(-1e6, 1e6))
-def test_log_softmax_is_a_distribution_that_ignores_shifts(scores: np.ndarray, shift: float) -> None:
-    assert math.isclose(np.exp(log_softmax(scores)).sum(), 1.0, abs_tol=1e-9)
-    assert np.allclose(log_softmax(scores), log_softmax(scores + shift), atol=1e-6)
-
-
-@given(st.lists(arrays(np.float64, 4, elements=st.floats(-50, 0)), max_size=4), st.randoms())
-def test_the_order_of_experts_does_not_matter(experts: list[np.ndarray], random: object) -> None:
-    together = posterior(experts, [1.0] * len(experts), 4)
-    assert math.isclose(together.sum(), 1.0)
-    assert np.allclose(together, posterior(experts[::-1], [1.0] * len(experts), 4))
-
-
-@given(arrays(np.float64, 5, elements=st.floats(-50, 0)))
-def test_an_expert_without_opinion_changes_nothing(expert: np.ndarray) -> None:
-    silent = np.full(5, -math.log(5))
-    assert np.allclose(posterior([expert], [1.0], 5), posterior([expert, silent], [1.0, 1.0], 5))
-
-
-@given(arrays(np.float64, 5, elements=st.floats(-50, 0)))
-def test_a_weight_of_two_counts_as_two_experts(expert: np.ndarray) -> None:
-    assert np.allclose(posterior([expert], [2.0], 5), posterior([expert, expert], [1.0, 1.0], 5))
-
-
-def test_no_evidence_is_uniform_and_a_veto_is_no_nan() -> None:
-    assert np.allclose(posterior([], [], 4), 0.25)
-    veto = np.array([0.0, -np.inf])
-    assert np.allclose(posterior([veto, veto[::-1]], [1.0, 1.0], 2), 0.5)
-    assert posterior([veto], [1.0], 2)[1] == 0.0
-
-
 def test_contributions_are_what_leaving_out_costs() -> None:
     sure, unsure = np.log([0.9, 0.1]), np.log([0.5, 0.5])
-    shares = contributions({"text": sure, "code": unsure}, {"text": 1.0, "code": 1.0}, 2)
+    shares = contributions({}, {"text": sure, "code": unsure})
     assert shares["text"] == pytest.approx(0.4)
     assert shares["code"] == pytest.approx(0.0)
-    against = contributions({"text": sure, "code": np.log([0.2, 0.8])}, {"text": 1.0, "code": 1.0}, 2)
+    against = contributions({}, {"text": sure, "code": np.log([0.2, 0.8])})
     assert against["code"] < 0 < against["text"]
 
 
 def test_a_single_modality_is_compared_with_knowing_nothing() -> None:
-    assert contributions({"text": np.log([0.7, 0.3])}, {"text": 1.0}, 2)["text"] == pytest.approx(0.2)
+    assert contributions({}, {"text": np.log([0.7, 0.3])})["text"] == pytest.approx(0.2)
+
+
+def test_a_modality_is_left_out_with_all_its_sources() -> None:
+    experts = {"audio:words": np.log([0.9, 0.1]), "audio:sound": np.log([0.9, 0.1]), "text": np.log([0.5, 0.5])}
+    assert set(contributions({}, experts)) == {"audio", "text"}
+    assert contributions({}, experts)["audio"] == pytest.approx(0.81 / 0.82 - 0.5)
 
 
 @given(st.floats(0.001, 10))
@@ -101,7 +71,6 @@ def test_own_scores_come_before_compared_embeddings() -> None:
     own = Reading("clip", "", 1.0, unit(1, 0), np.array([0.0, 5.0], np.float32))
     result = evidence("vision", own, np.stack([unit(1, 0), unit(0, 1)]), UNFITTED)
     assert np.allclose(result, log_softmax([0, 5]))
-    assert weight_of("vision", own, UNFITTED) == 1.0
 
 
 @given(st.floats(0, 200))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from noodle_ray.errors import Conflict, DoesNotFit, NoodleError, NotFound
+from noodle_ray.fusion.index_messages import HeadInfo, IndexInfo, KnownQuery, NewEntry, OpenedSession
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult, RankedCandidate
 from noodle_ray.gateway.ports import Ports
@@ -258,10 +259,72 @@ class FakeModules(Fake):
 @dataclass
 class FakeFusion(Fake):
     result: Any = field(default_factory=lambda: a_result())
+    sessions: list[str] = field(default_factory=list)
+    known: dict[str, dict[str, NewEntry]] = field(default_factory=lambda: {"toys": {}})
 
     async def process(self, request: MultimodalInput) -> Any:
         await self._called("process", request)
         return self.result
+
+    async def open_session(self) -> OpenedSession:
+        await self._called("open_session")
+        self.sessions.append(f"session-{len(self.sessions)}")
+        return OpenedSession(session=self.sessions[-1], idle_ms=1000)
+
+    async def forget_session(self, session: str) -> None:
+        await self._called("forget_session", session)
+        if session not in self.sessions:
+            raise NotFound("session", session)
+        self.sessions.remove(session)
+
+    async def indexes(self) -> Sequence[IndexInfo]:
+        await self._called("indexes")
+        return [self._info(name) for name in self.known]
+
+    async def index(self, name: str) -> IndexInfo:
+        await self._called("index", name)
+        return self._info(name)
+
+    async def index_entries(self, name: str) -> Sequence[str]:
+        await self._called("index_entries", name)
+        return list(self._entries(name))
+
+    async def create_index(self, name: str, kind: str) -> IndexInfo:
+        await self._called("create_index", name, kind)
+        self.known.setdefault(name, {})
+        return self._info(name)
+
+    async def add_to_index(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:
+        await self._called("add_to_index", name, entries)
+        self._entries(name).update({entry.name: entry for entry in entries})
+        return self._info(name)
+
+    async def remove_from_index(self, name: str, gone: Sequence[str]) -> IndexInfo:
+        await self._called("remove_from_index", name, gone)
+        for entry in gone:
+            self._entries(name).pop(entry, None)
+        return self._info(name)
+
+    async def fit_index(self, name: str, queries: Sequence[KnownQuery]) -> IndexInfo:
+        await self._called("fit_index", name, queries)
+        return self._info(name)
+
+    async def drop_index(self, name: str) -> None:
+        await self._called("drop_index", name)
+        self._entries(name)
+        del self.known[name]
+
+    async def heads(self) -> Sequence[HeadInfo]:
+        await self._called("heads")
+        return [HeadInfo(name="tickets", labels=("bug", "wish"))]
+
+    def _entries(self, name: str) -> dict[str, NewEntry]:
+        if name not in self.known:
+            raise NotFound("index", name)
+        return self.known[name]
+
+    def _info(self, name: str) -> IndexInfo:
+        return IndexInfo(name=name, kind="dense", entries=len(self._entries(name)))
 
 
 @dataclass

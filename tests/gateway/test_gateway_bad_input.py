@@ -38,7 +38,7 @@ def assert_refused(answer: httpx.Response, fakes: FakePorts, status: int = 422) 
 
 
 def test_the_lists_are_the_whole_application() -> None:
-    assert len(JSON_ROUTES) == 10 and ("POST", "/api/ai/fusion") in JSON_ROUTES
+    assert len(JSON_ROUTES) == 13 and ("POST", "/api/ai/fusion") in JSON_ROUTES
 
 
 @pytest.mark.parametrize(
@@ -232,9 +232,9 @@ NAMED = [(method, path) for method, path, _ in OPERATIONS if "{" in path]
 async def test_odd_names_in_paths(
     client: httpx.AsyncClient, fakes: FakePorts, method: str, path: str, name: str
 ) -> None:
-    for parameter in ("{node_id}", "{allocation_id}", "{name}", "{version}"):
+    for parameter in ("{node_id}", "{allocation_id}", "{name}", "{version}", "{session}"):
         path = path.replace(parameter, name)
-    answer = await client.request(method, path, json={} if method in ("POST", "PATCH") else None)
+    answer = await client.request(method, path, json={} if method in ("POST", "PATCH", "PUT") else None)
     error = assert_refused(answer, fakes)
     assert error["code"] == "invalid_input" and len(error["message"]) < 1000
 

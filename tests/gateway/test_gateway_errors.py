@@ -24,6 +24,7 @@ from noodle_ray.errors import (
     ModuleFailed,
     NoodleError,
     NotFound,
+    Overloaded,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -51,6 +52,7 @@ EXAMPLES: list[tuple[NoodleError, int]] = [
     (CallInterrupted("greeter", "greet", "its host ended"), 502),
     (DeadlineExceeded("fusion", 200), 504),
     (Unavailable("the database does not answer"), 503),
+    (Overloaded("fusion", 2.5), 429),
     (CorruptData(f"{SECRET} is not what its hash says"), 500),
     (NoodleError(SECRET), 500),
 ]
@@ -85,6 +87,16 @@ async def test_of_a_port(client: httpx.AsyncClient, fakes: FakePorts, error: Noo
 async def test_unavailable_says_when_to_come_back(client: httpx.AsyncClient, fakes: FakePorts) -> None:
     fakes.fail(Unavailable("not yet"))
     assert (await client.get("/api/services")).headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(("wait_s", "header"), [(0.004, "1"), (1.0, "1"), (1.2, "2"), (30.0, "30")])
+async def test_overloaded_says_when_to_come_back(
+    client: httpx.AsyncClient, fakes: FakePorts, wait_s: float, header: str
+) -> None:
+    fakes.fail(Overloaded("fusion", wait_s))
+    answer = await client.get("/api/services")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, header)
+    assert answer.json()["error"]["retry_after_s"] == wait_s
 
 
 async def test_an_unexpected_error_is_logged_and_not_told(client: httpx.AsyncClient, fakes: FakePorts) -> None:

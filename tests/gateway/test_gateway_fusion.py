@@ -12,7 +12,7 @@ import httpx
 import pytest
 from gateway_fakes import FakePorts, a_result
 
-from noodle_ray.errors import DeadlineExceeded, Unavailable
+from noodle_ray.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
 from noodle_ray.fusion import limits
 from noodle_ray.fusion.inputs import MultimodalInput
 
@@ -47,6 +47,56 @@ async def test_a_form_without_files(client: httpx.AsyncClient, fakes: FakePorts)
     assert fakes.fusion.calls == [("process", MultimodalInput(text="a cat?", candidates=("a cat",)))]
 
 
+MANY = MultimodalInput(
+    text=("a cat?", "or a dog?"),
+    image=(IMAGE, SOUND),
+    candidates=(
+        "neither",
+        {"label": "code 2", "code": "x = 1"},
+        {"label": "tom.png", "image": IMAGE},
+        {"label": "rex.wav", "audio": SOUND},
+    ),
+    top=2,
+    session="s-1",
+    use_context=False,
+)
+
+
+async def test_several_items_and_candidates_of_each_kind(client: httpx.AsyncClient, fakes: FakePorts) -> None:
+    assert (await client.post(PATH, json=MANY.to_json())).status_code == 200
+    form = [
+        *[("text", (None, text)) for text in ("a cat?", "or a dog?")],
+        *[("image", (name, content)) for name, content in (("a.png", IMAGE), ("b.png", SOUND))],
+        ("candidates", (None, "neither")),
+        ("candidates.code", (None, "x = 1")),
+        ("candidates.image", ("tom.png", IMAGE)),
+        ("candidates.audio", ("rex.wav", SOUND)),
+        ("top", (None, "2")),
+        ("session", (None, "s-1")),
+        ("use_context", (None, "false")),
+    ]
+    answer = await client.post(PATH, files=form)
+    assert answer.status_code == 200, answer.text
+    first, second = (call[1] for call in fakes.fusion.calls)
+    assert first == MANY
+    assert second.names() == ("neither", "code 2", "tom.png", "rex.wav")
+    assert second.model_copy(update={"candidates": ()}) == MANY.model_copy(update={"candidates": ()})
+
+
+@pytest.mark.parametrize("ask", [{"index": "modules"}, {"head": "tickets"}])
+async def test_finding_and_classifying(client: httpx.AsyncClient, fakes: FakePorts, ask: dict[str, str]) -> None:
+    assert (await client.post(PATH, json={"text": "a", **ask})).status_code == 200
+    assert (await client.post(PATH, files={"text": (None, "a"), **{k: (None, v) for k, v in ask.items()}})).is_success
+    assert fakes.fusion.calls == [("process", MultimodalInput(text="a", **ask))] * 2
+
+
+async def test_as_many_items_and_candidates_as_are_allowed_fit_into_a_form(client: httpx.AsyncClient) -> None:
+    form = [("text", (None, "a"))] * 8 + [("image", ("a.png", b"x"))] * 8 + [("audio", ("a.wav", b"x"))] * 8
+    form += [("candidates", (None, str(number))) for number in range(968)]
+    form += [("candidates.image", (f"{number}.png", b"x")) for number in range(32)]
+    assert (await client.post(PATH, files=form)).status_code == 200
+
+
 async def test_media_are_decoded_beside_the_event_loop(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +121,8 @@ async def test_media_are_decoded_beside_the_event_loop(
         ({"text": " \n"}, "text"),
         ({"text": "nul \x00"}, "text"),
         ({"text": 7}, "text"),
-        ({"text": ["a"]}, "text"),
+        ({"text": ["a", 7]}, "text"),
+        ({"text": ["a"] * (limits.ITEMS + 1)}, "text"),
         ({"image": "not base64!"}, "image"),
         ({"image": "abc"}, "image"),
         ({"image": ""}, "image"),
@@ -80,8 +131,12 @@ async def test_media_are_decoded_beside_the_event_loop(
         ({"audio": "é"}, "audio"),
         ({"text": "a", "candidates": "a"}, "candidates"),
         ({"text": "a", "candidates": ["a", "a"]}, "input"),
-        ({"text": "a", "candidates": ["c" * 501]}, "candidates.0"),
-        ({"text": "a", "candidates": [str(number) for number in range(101)]}, "candidates"),
+        ({"text": "a", "candidates": ["a", {"picture": "b"}]}, "candidates.1.picture"),
+        ({"text": "a", "candidates": [str(number) for number in range(limits.CANDIDATES + 1)]}, "candidates"),
+        ({"text": "a", "candidates": ["a"], "index": "modules"}, "input"),
+        ({"text": "a", "index": "a/b"}, "index"),
+        ({"text": "a", "session": "\u2603"}, "session"),
+        ({"text": "a", "top": 0}, "top"),
         ({"text": "a", "deadline_ms": 0}, "deadline_ms"),
         ({"text": "a", "deadline_ms": -5}, "deadline_ms"),
         ({"text": "a", "deadline_ms": "soon"}, "deadline_ms"),
@@ -115,8 +170,11 @@ async def test_long_texts_are_too_large(client: httpx.AsyncClient, fakes: FakePo
         ({"image": (None, encoded(IMAGE))}, "image"),
         ({"text": ("a.txt", b"a cat?")}, "text"),
         ({"image": ("a.png", b"")}, "image"),
-        ([("text", (None, "a")), ("text", (None, "b"))], "text"),
-        ([("image", ("a.png", IMAGE)), ("image", ("b.png", IMAGE))], "image"),
+        ([("text", (None, "a")), ("text", (None, ""))], "text"),
+        ([("text", (None, "a")), ("top", (None, "1")), ("top", (None, "2"))], "top"),
+        ([("text", (None, "a")), ("candidates.image", (None, "b"))], "candidates.image"),
+        ([("text", (None, "a")), ("candidates.code", ("a.py", b"b"))], "candidates.code"),
+        ([("text", (None, "a")), ("candidates.image", ("b.png", b""))], "candidates.0.image"),
         ({"candidates": ("a.txt", b"a")}, "candidates"),
         ({"colour": (None, "red"), "text": (None, "a")}, "colour"),
         ({"deadline_ms": (None, "soon"), "text": (None, "a")}, "deadline_ms"),
@@ -129,7 +187,15 @@ async def test_wrong_forms(client: httpx.AsyncClient, fakes: FakePorts, files: A
     assert fakes.fusion.calls == []
 
 
-@pytest.mark.parametrize(("error", "status"), [(DeadlineExceeded("fusion", 200), 504), (Unavailable("loading"), 503)])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DeadlineExceeded("fusion", 200), 504),
+        (Unavailable("loading"), 503),
+        (Overloaded("fusion", 0.2), 429),
+        (NotFound("index", "toys"), 404),
+    ],
+)
 async def test_failures(client: httpx.AsyncClient, fakes: FakePorts, error: Exception, status: int) -> None:
     fakes.fusion.error = error
     assert (await client.post(PATH, json={"text": "a cat?"})).status_code == status
@@ -138,4 +204,4 @@ async def test_failures(client: httpx.AsyncClient, fakes: FakePorts, error: Exce
 async def test_many_at_once(client: httpx.AsyncClient, fakes: FakePorts) -> None:
     answers = await asyncio.gather(*(client.post(PATH, json={"text": f"cat {number}"}) for number in range(20)))
     assert {answer.status_code for answer in answers} == {200}
-    assert sorted(call[1].text for call in fakes.fusion.calls) == sorted(f"cat {number}" for number in range(20))
+    assert sorted(call[1].text[0] for call in fakes.fusion.calls) == sorted(f"cat {number}" for number in range(20))

@@ -110,7 +110,7 @@ def _drive(questions: Connection, as_it_comes: bool) -> None:
     with ExitStack() as running:
         try:
             if as_it_comes:
-                running.enter_context(_default_settings())
+                running.enter_context(default_settings())
             cluster = running.enter_context(_cluster(first_address=10 if as_it_comes else 30))
             if not as_it_comes:
                 start_node_manager(cluster.settings)
@@ -144,7 +144,7 @@ def _worker(number: int, first_address: int) -> NodeOptions:
 
 
 @contextmanager
-def _default_settings() -> Iterator[None]:
+def default_settings() -> Iterator[None]:
     """Ray as it comes: without what we set for speed and for finding dead nodes."""
     ours = dict(ray_process.RAY_SETTINGS)
     kept = {name: ours[name] for name in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED")}

@@ -259,3 +259,81 @@ def kinds_of(text: str) -> tuple[str, ...]:
     if text and text not in known:
         raise InvalidInput.of("--only", f"must be one of {', '.join(known)}", text)
     return (text,) if text else known
+
+
+@app.command()
+def fusion(
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="How often it is right, on every task.")] = False,
+    latency: Annotated[bool, typer.Option("--latency", help="How quickly it answers, beside its rivals.")] = False,
+    task: Annotated[list[str] | None, typer.Option(help="Of --accuracy; may be repeated; default: all.")] = None,
+    rival: Annotated[
+        list[str] | None, typer.Option(help='Of --latency; may be repeated; "none"; default: all.')
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Of --latency: how long at 60 % of capacity.")] = 60.0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Of --latency: a second or two of each, to see that it works.")
+    ] = False,
+    json: JsonFile = None,
+    plots: Annotated[Path | None, typer.Option(file_okay=False, help="Draw pictures into this folder.")] = None,
+) -> None:
+    """How often fusion is right, by task, subset of senses and method; or how quickly it answers over HTTP."""
+    from noodle_ray.entry.bench.placement_plots import require_matplotlib
+
+    if accuracy == latency:
+        raise InvalidInput.of("--accuracy", "or --latency: one of them says what is measured")
+    rivals = rivals_of(rival)
+    if plots is not None:
+        require_matplotlib()
+    if accuracy:
+        _fusion_accuracy(task or [], json, plots)
+    else:
+        _fusion_latency(rivals, seconds, quick, json, plots)
+
+
+def rivals_of(names: list[str] | None) -> tuple[str, ...]:
+    """Those that were named, or all. Raises InvalidInput."""
+    from noodle_ray.entry.bench.fusion.rivals import RIVALS
+
+    wanted = tuple(dict.fromkeys(names or RIVALS))
+    if wanted == ("none",):
+        return ()
+    if unknown := [name for name in wanted if name not in RIVALS]:
+        raise InvalidInput.of("--rival", f"must be one of {', '.join(RIVALS)}, or none", unknown[0])
+    return wanted
+
+
+def _fusion_accuracy(tasks: list[str], json: Path | None, plots: Path | None) -> None:
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.fusion import accuracy_table
+    from noodle_ray.entry.bench.fusion.accuracy import measure
+    from noodle_ray.entry.bench.fusion.accuracy_rows import rows_of
+    from noodle_ray.entry.bench.fusion.plots import write_plots
+    from noodle_ray.entry.cli.output import say
+    from noodle_ray.entry.cli.progress import shown_progress
+    from noodle_ray.settings import read_settings
+
+    with shown_progress() as progress:
+        outcome = measure(tasks, read_settings().cache_dir, progress)
+    report.publish("fusion accuracy", rows_of(outcome), json, lambda: accuracy_table.show(outcome))
+    for path in write_plots(outcome, plots) if plots is not None else []:
+        say(f"drawn: {path}")
+
+
+def _fusion_latency(
+    rivals: tuple[str, ...], seconds: float, quick: bool, json: Path | None, plots: Path | None
+) -> None:
+    from dataclasses import replace
+
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.fusion import latency_table
+    from noodle_ray.entry.bench.fusion.latency import QUICK, Plan, measure
+    from noodle_ray.entry.bench.fusion.latency_plots import write_plots
+    from noodle_ray.entry.bench.fusion.latency_rows import rows_of
+    from noodle_ray.entry.cli.output import say
+    from noodle_ray.settings import read_settings
+
+    plan = replace(QUICK, rivals=rivals) if quick else Plan(main_s=seconds, rivals=rivals)
+    measured = measure(plan, read_settings(), say)
+    report.publish("fusion latency", rows_of(measured), json, lambda: latency_table.show(measured))
+    for path in write_plots(measured, plots) if plots is not None else []:
+        say(f"drawn: {path}")

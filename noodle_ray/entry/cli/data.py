@@ -25,3 +25,31 @@ def speech(json: AsJson = False) -> None:
         print_json({"folder": str(folder), "prompts": len(found.prompts)})
     else:
         console.print(f"{len(found.prompts)} prompts", highlight=False)
+
+
+@fetching.command()
+def emoji(json: AsJson = False) -> None:
+    """Emoji as several artists drew them, with names, from npm's packages; nothing is installed."""
+    from noodle_ray.entry.emoji import STYLES, emoji_directory, fetch_emoji
+
+    cache_dir = read_settings().cache_dir
+    with shown_progress() as progress:
+        found = fetch_emoji(cache_dir, progress)
+    styles = {style.name: sum(found.has(one, style.name) for one in found.emoji) for style in STYLES}
+    if json:
+        print_json({"folder": str(emoji_directory(cache_dir)), "emoji": len(found.emoji), "styles": styles})
+    else:
+        console.print(f"{len(found.emoji)} emoji in {len(styles)} styles", highlight=False)
+
+
+@fetching.command()
+def voices(json: AsJson = False) -> None:
+    """Artificial voices: espeak-ng from the PATH, or from Debian's packages; nothing is installed."""
+    from noodle_ray.entry.voices import VOICES, find_synthesiser
+
+    with shown_progress() as progress:
+        found = find_synthesiser(read_settings().cache_dir, progress)
+    if json:
+        print_json({"program": found.command[0], "version": found.version(), "voices": VOICES})
+    else:
+        console.print(f"{len(VOICES)} voices of espeak-ng {found.version()}", highlight=False)

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from noodle_ray.entry.cli import allocations, bench, cluster, data, fusion, models, modules, placement, services
+from noodle_ray.entry.cli import (
+    allocations,
+    bench,
+    cluster,
+    data,
+    fusion,
+    fusion_group,
+    models,
+    modules,
+    placement,
+    services,
+)
 from noodle_ray.entry.cli.output import console, with_clear_errors
 from noodle_ray.entry.logs import configure_logs
 from noodle_ray.settings import read_settings
@@ -22,6 +33,7 @@ placement.add_commands(app)
 fusion.add_commands(app)
 app.add_typer(modules.app, name="module")
 app.add_typer(services.app, name="service")
+app.add_typer(fusion_group.app, name="fusion")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")

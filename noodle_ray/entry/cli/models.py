@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from noodle_ray.entry.cli.progress import shown_progress
 from noodle_ray.errors import CorruptData
 from noodle_ray.resources import format_bytes
 from noodle_ray.settings import read_settings
+
+if TYPE_CHECKING:
+    from noodle_ray.fusion_models.calibrate import Case
 
 app = typer.Typer(help="Packs of encoders for the fusion service.", no_args_is_help=True)
 
@@ -97,11 +101,24 @@ def calibrate(
             [(function.name, function.summary, function.code) for function in datasets.python_functions()],
             [(prompt.path.read_bytes(), prompt.transcript) for prompt in speech.prompts],
             [Case(picture.path.read_bytes(), picture.caption) for picture in datasets.photographs()],
+            _drawings(cache_dir, progress),
         )
     fitted = {pack: calibration.to_json()}
     if output:
         output.write_text(json_format.dumps(fitted, indent=2, ensure_ascii=False) + "\n")
     print_json(fitted)
+
+
+def _drawings(cache_dir: Path, progress: Callable[[str], None]) -> list[Case]:
+    """Emoji in the style that nothing was trained on, without those that are for tests."""
+    from noodle_ray.entry.emoji import STYLES, TEST, VALIDATION, fetch_emoji
+    from noodle_ray.fusion.decoding import decode_image
+    from noodle_ray.fusion_models.calibrate import Case
+
+    found = fetch_emoji(cache_dir, progress)
+    style = next(style.name for style in STYLES if style.part == VALIDATION)
+    kept = [emoji for emoji in found.emoji if emoji.part != TEST and found.has(emoji, style)]
+    return [Case(decode_image(found.picture(emoji, style)), emoji.name) for emoji in kept]
 
 
 def _row(name: str, cache_dir: Path) -> dict[str, Any]:

@@ -100,8 +100,18 @@ def list_modules(json: AsJson = False) -> None:
     if json:
         print_json(modules)
         return
-    columns = list(modules[0]) if modules else []
-    print_table("Modules", columns, [[_cell(value) for value in module.values()] for module in modules])
+    rows = [
+        [
+            module["name"],
+            module["loaded"] or "",
+            module["phase"],
+            len(module["nodes"]),
+            module["versions"][0],
+            module["description"],
+        ]
+        for module in modules
+    ]
+    print_table("Modules", ["name", "loaded", "phase", "hosts", "newest", "description"], rows)
 
 
 @app.command()
