@@ -10,7 +10,7 @@ Model and decoding: Radford et al. 2022, "Robust Speech Recognition via Large-Sc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase, WhisperForConditionalGeneration
 
 from noodle_ray.errors import CorruptData
+from noodle_ray.fusion_models.compiled_decoder import CompiledDecoder
 from noodle_ray.fusion_models.log_mel import HOP, SAMPLE_RATE, LogMel
-from noodle_ray.fusion_models.quantised import BF16, FP32, check_precision, in_precision
+from noodle_ray.fusion_models.quantised import BF16, FP32, INT8, check_precision, in_precision
 from noodle_ray.fusion_models.token_tree import TokenTree
 from noodle_ray.fusion_models.whisper_layers import Decoder, Encoder, KeyValue
 
@@ -100,11 +101,12 @@ class Whisper:
         self._never, self._first = self._never.to(device), self._first.to(device)
         self._log_mel = LogMel(config.num_mel_bins).to(device)
         inner = model.model
-        self._head = cast(_Head, in_precision(_Head(model.proj_out, self._end), precision, device))
         encoder = Encoder(inner.encoder, config.encoder_attention_heads)
         self._encoder = cast(Encoder, in_precision(encoder, precision, device))
         decoder = Decoder(inner.decoder, config.decoder_attention_heads)
+        self._compiled = CompiledDecoder(decoder, model.proj_out) if precision == INT8 else None
         self._decoder = cast(Decoder, in_precision(decoder, precision, device))
+        self._head = cast(_Head, in_precision(_Head(model.proj_out, self._end), precision, device))
         self._silence = self._decoder.memories(self._encode(_hum_and_silence(self._window * SAMPLES_PER_STATE)))
         self._blocks = [(_merged(key), _merged(value)) for key, value in self._silence]
         self.silence = self._memory(torch.zeros(0, config.d_model), [])
@@ -121,27 +123,40 @@ class Whisper:
 
     def transcribe(self, memory: Memory, seconds: float) -> Transcript:
         """Greedy decoding of a clip of that many seconds, without timestamps."""
-        cache: list[KeyValue] = []
+        limit = min(int(TOKENS_AT_LEAST + TOKENS_PER_S * seconds), self._decoder.longest - len(self._prompt))
+        after = self._by_torch(memory) if self._compiled is None else self._by_machine_code(memory, limit)
+        logits, ban = after(self._prompt), self._first
+        opening = (logits - logits.logsumexp(0)).cpu().numpy()
         tokens: list[int] = []
-        fed, total, ban, place = list(self._prompt), 0.0, self._first, 0
-        limit = min(int(TOKENS_AT_LEAST + TOKENS_PER_S * seconds), self._decoder.longest - len(fed))
-        causal = torch.ones(len(fed), len(fed), dtype=torch.bool, device=self._device).tril()
+        total = 0.0
         for _ in range(limit):
-            places = torch.arange(place, place + len(fed), device=self._device)
-            inputs = torch.tensor(fed, device=self._device)
-            states = self._decoder(inputs, places, memory.layers, memory.counts, cache, None if tokens else causal)
-            logits = self._head.full(states[-1:])[0].float()
             best = int((logits + ban).argmax())
-            normaliser = logits.logsumexp(0)
-            total += float(logits[best] - normaliser)
-            if not place:
-                opening = (logits - normaliser).cpu().numpy()
+            total += float(logits[best] - logits.logsumexp(0))
             if best == self._end:
                 break
             tokens.append(best)
-            place += len(fed)
-            fed, ban = [best], self._never
+            if len(tokens) < limit:
+                logits, ban = after([best]), self._never
         return Transcript(self._tokenizer.decode(tokens).strip(), tuple(tokens), total, opening)
+
+    def _by_torch(self, memory: Memory) -> Callable[[Sequence[int]], Tensor]:
+        """Gives the logits after tokens, each call's behind those of the calls before."""
+        cache: list[KeyValue] = []
+
+        def after(tokens: Sequence[int]) -> Tensor:
+            place = cache[0][0].shape[2] if cache else 0
+            places = torch.arange(place, place + len(tokens), device=self._device)
+            causal = torch.ones(len(tokens), place + len(tokens), dtype=torch.bool, device=self._device).tril(place)
+            inputs = torch.tensor(tokens, device=self._device)
+            states = self._decoder(inputs, places, memory.layers, memory.counts, cache, causal)
+            return cast(Tensor, self._head.full(states[-1:])[0].float())
+
+        return after
+
+    def _by_machine_code(self, memory: Memory, limit: int) -> Callable[[Sequence[int]], Tensor]:
+        decoder = cast(CompiledDecoder, self._compiled)
+        progress = decoder.begin(memory.layers, memory.counts, len(self._prompt) + limit)
+        return lambda tokens: torch.from_numpy(decoder.logits(progress, tokens))
 
     def tokens_of(self, sentence: str) -> tuple[int, ...]:
         """The tokens by which the decoder would write the sentence."""
