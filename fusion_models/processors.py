@@ -18,8 +18,8 @@ from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ
 from noodle_ray.fusion.ports import Placed
 from noodle_ray.fusion.reading import Matrix, Reading
 from noodle_ray.fusion_models.batching import Batcher
-from noodle_ray.fusion_models.encoders import load_encoder
-from noodle_ray.fusion_models.packs import load_pack
+from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
+from noodle_ray.fusion_models.packs import Pack, load_pack
 from noodle_ray.settings import read_settings
 
 log = structlog.get_logger("noodle.fusion")
@@ -60,6 +60,13 @@ class EncoderConfig:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
+def load_warm(pack: Pack, modality: str, precision: str, device: str) -> ModalityEncoder:
+    """The pack's encoder of that modality, when it has read something for the first time."""
+    encoder = load_encoder(pack, modality, precision, device)
+    encoder.encode(WARM_UP[modality], TEXTS)
+    return encoder
+
+
 Order = tuple[tuple[Any, ...], tuple[str, ...]]
 """Items, and the candidates' texts for an encoder that scores them."""
 
@@ -76,9 +83,8 @@ class Processor:
         torch.set_num_threads(1)
         pack = load_pack(config.pack, read_settings().cache_dir)
         self._modality, self._space = config.modality, pack.version("text")
-        self._encoder = load_encoder(pack, config.modality, config.precision, config.device)
+        self._encoder = load_warm(pack, config.modality, config.precision, config.device)
         self._scores_texts: bool = getattr(self._encoder, "scores_texts", False)
-        self._encoder.encode(WARM_UP[config.modality], TEXTS)
         self._orders: Batcher[Order, tuple[Reading, ...]] = Batcher(config.modality, self._read_all, BATCH)
 
     async def read(

