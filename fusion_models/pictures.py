@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from noodle_ray.errors import InvalidInput
 from noodle_ray.fusion.decoding import Pixels
 from noodle_ray.fusion_models.mobilenet import MobileNetV2, folded, mobilenet_of
+from noodle_ray.fusion_models.quantised import check_precision, number_type
 
 RESIZED, CROPPED = 256, 224
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOGETHER = 16
 """Pictures in one pass on an accelerator. A processor's caches hold one: more together take it longer each."""
 EARLY, MIDDLE, LATE = 6, 13, 17
@@ -80,9 +79,8 @@ class PictureNetwork:
 
     def __init__(self, network: MobileNetV2, precision: str = "fp32", device: str = "cpu") -> None:
         """Folds the network's norms, in place. Raises InvalidInput for an unknown precision."""
-        if precision not in PRECISIONS:
-            raise InvalidInput.of("precision", f"is none of {', '.join(PRECISIONS)}", precision)
-        self._kind, self._device = PRECISIONS[precision], device
+        check_precision(precision, device)
+        self._kind, self._device = number_type(precision, device), device
         self._network = folded(network).to(device=device, dtype=self._kind)
 
     @classmethod

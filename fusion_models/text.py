@@ -17,6 +17,7 @@ from noodle_ray.errors import shorten
 from noodle_ray.fusion.reading import Matrix, Reading
 from noodle_ray.fusion_models.pretrained import from_pretrained
 from noodle_ray.fusion_models.quantised import FP32, in_precision
+from noodle_ray.fusion_models.sentence_layers import Bert, is_plain_bert
 
 MAX_TOKENS = 256
 """What all-MiniLM-L6-v2 was trained for; the rest of a longer text is not read."""
@@ -40,8 +41,9 @@ class SentenceModel:
     @classmethod
     def load(cls, source: str | Path, precision: str = FP32, device: str = "cpu", **where: Any) -> SentenceModel:
         """`where` goes to `from_pretrained`: revision, local_files_only. Raises InvalidInput, Unavailable."""
-        model = in_precision(from_pretrained("AutoModel", source, **where), precision, device)
-        return cls(model, from_pretrained("AutoTokenizer", source, **where), device)
+        model = from_pretrained("AutoModel", source, **where).eval()
+        layers = in_precision(Bert(model) if is_plain_bert(model) else model, precision, device)
+        return cls(layers, from_pretrained("AutoTokenizer", source, **where), device)
 
     @property
     def width(self) -> int:

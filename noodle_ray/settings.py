@@ -56,7 +56,7 @@ class Settings(Model):
     fusion_session_half_life_ms: Milliseconds = 300_000
     fusion_indexes: Annotated[int, Field(gt=0, le=10_000)] = 100
     fusion_index_entries: Annotated[int, Field(gt=0, le=1_000_000)] = 10_000
-    fusion_precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    fusion_precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     fusion_device: Annotated[str, Field(pattern=r"^(cpu|cuda)$")] = "cpu"
     fusion_gpu_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     fusion_max_replicas: Annotated[int, Field(ge=1, le=100)] = 1

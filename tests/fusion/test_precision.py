@@ -5,17 +5,27 @@ from __future__ import annotations
 import pytest
 
 from noodle_ray.errors import InvalidInput
-from noodle_ray.fusion_models.encoders import chosen_precision, load_anchor, load_encoder
+from noodle_ray.fusion_models.encoders import chosen_precision, load_anchor, load_encoder, located
 from noodle_ray.fusion_models.packs import Pack
+from noodle_ray.fusion_models.pretrained import from_pretrained
+from noodle_ray.fusion_models.processors import load_warm
+from noodle_ray.fusion_models.quantised import PRECISIONS
+from noodle_ray.fusion_models.text import SentenceModel
 
 TEXTS = ["A cat asleep on a chair.", "def wait(self, timeout=None)", "Waiting with a cup of coffee", "x", "é" * 500]
-LEAST_COSINE = {"bf16": 0.999, "int8": 0.9}
+LEAST_COSINE = {"fp16": 0.99999, "bf16": 0.999, "int8": 0.9}
 
 
 @pytest.mark.parametrize("precision", LEAST_COSINE)
 def test_less_precise_places_are_close(base: Pack, precision: str) -> None:
     exact, other = load_anchor(base).embed(TEXTS), load_anchor(base, precision).embed(TEXTS)
     assert (exact * other).sum(1).min() > LEAST_COSINE[precision]
+
+
+def test_the_layers_put_together_give_what_the_model_itself_gives(base: Pack) -> None:
+    source = located(base, "text")[1]
+    itself = SentenceModel(from_pretrained("AutoModel", source), from_pretrained("AutoTokenizer", source))
+    assert load_anchor(base).embed(TEXTS) == pytest.approx(itself.embed(TEXTS), abs=1e-5)
 
 
 def test_batches_change_no_place(base: Pack) -> None:
@@ -27,11 +37,18 @@ def test_batches_change_no_place(base: Pack) -> None:
 
 def test_what_is_best_here_is_chosen() -> None:
     assert chosen_precision("audio", "auto", "cpu") == "int8"
-    assert chosen_precision("audio", "auto", "cuda") == chosen_precision("text", "auto", "cpu") == "fp32"
+    assert chosen_precision("text", "auto", "cpu") == chosen_precision("vision", "auto", "cpu") == "fp16"
+    assert chosen_precision("audio", "auto", "cuda") == chosen_precision("text", "auto", "cuda") == "fp32"
     assert chosen_precision("text", "bf16", "cpu") == "bf16"
 
 
-@pytest.mark.parametrize("modality", ["text", "code", "audio"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("modality", ["text", "code", "vision"])
+def test_every_precision_runs_every_encoder(base: Pack, modality: str, precision: str) -> None:
+    load_warm(base, modality, precision, "cpu")
+
+
+@pytest.mark.parametrize("modality", ["text", "code", "audio", "vision"])
 def test_unknown_precisions_and_devices_are_named(base: Pack, modality: str) -> None:
     with pytest.raises(InvalidInput, match="precision"):
         load_encoder(base, modality, "fp8")

@@ -143,7 +143,7 @@ def test_brain_floats_see_nearly_the_same(base: Pack, photographs: dict[str, Pho
 
 
 def test_an_unknown_precision_is_refused(base: Pack) -> None:
-    with pytest.raises(InvalidInput, match="fp32, bf16"):
+    with pytest.raises(InvalidInput, match="fp32, fp16"):
         PictureNetwork.load(base.directory / "vision", "fp8")
 
 
