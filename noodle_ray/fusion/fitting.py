@@ -6,7 +6,7 @@ nothing beats it. Weights: conditional logistic regression (McFadden 1974), draw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -66,12 +66,11 @@ def fit_rule(fit: Sequence[Case], validation: Sequence[Case]) -> Rule:
     if not fit or not validation:
         raise ValueError("cases to fit on and others to validate with are needed")
     rule = Rule(temperatures=_temperatures(fit))
-    chosen = {}
     for modalities in subsets_of(fit):
         ours, theirs = _limited(fit, modalities), _limited(validation, modalities)
         if ours and theirs:
-            chosen[subset_of(modalities)] = _best(rule, ours, theirs)
-    return rule.model_copy(update={"subsets": chosen})
+            rule = _with(rule, modalities, _best(rule, ours, theirs))
+    return rule
 
 
 def fitted_by(method: str, fit: Sequence[Case], validation: Sequence[Case]) -> Rule:
@@ -128,15 +127,15 @@ def _best(rule: Rule, fit: Sequence[Case], validation: Sequence[Case]) -> Subset
     best, least = None, np.inf
     for method in METHODS.values():
         tried = _calibrated(method(rule, fit), rule, validation)
-        loss = negative_log_likelihood(_only(rule, fit[0], tried), validation)
+        loss = negative_log_likelihood(_with(rule, fit[0].scores, tried), validation)
         if loss < least - WORTH:
             best, least = tried, loss
     assert best is not None
     return best
 
 
-def _only(rule: Rule, case: Case, subset: SubsetRule) -> Rule:
-    return rule.model_copy(update={"subsets": {subset_of(case.scores): subset}})
+def _with(rule: Rule, sources: Iterable[str], subset: SubsetRule) -> Rule:
+    return rule.model_copy(update={"subsets": {**rule.subsets, subset_of(sources): subset}})
 
 
 def _calibrated(subset: SubsetRule, rule: Rule, validation: Sequence[Case]) -> SubsetRule:

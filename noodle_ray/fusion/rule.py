@@ -3,12 +3,13 @@
 A source is one way of scoring the candidates: a modality ("text"), or one of a modality's several ways ("audio:words").
 Each source's scores become log-probabilities by its temperature (Guo et al. 2017, "On Calibration of Modern Neural
 Networks"); these are added up with weights (Hinton 1999, "Products of Experts") and normalised. Each subset of
-modalities has weights and one more temperature of its own: an answer from what came in time is calibrated, too.
+modalities has weights and one more temperature of its own: an answer from what came in time is calibrated, too. What
+the rules of two subsets disagree about never makes a modality count against what it says itself (`combined`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -68,14 +69,42 @@ class Rule(Model):
 def combined(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -> Scores:
     """The candidates' probabilities from all experts together. Raises ValueError without any.
 
+    Where a modality's own answer is that of all together, that answer is at least as probable as without the modality.
     What a session remembers is weighed like one more expert where there is no rule that knows of it.
     """
     if not experts:
         raise ValueError("there is no evidence")
+    probabilities = _product(subsets, experts)
+    best = int(probabilities.argmax())
+    least = max((float(rest[best]) for rest in _without_those_who_agree(subsets, experts, best)), default=0.0)
+    return _lifted(probabilities, best, least)
+
+
+def _product(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -> Scores:
     own = [source for source in experts if modality_of(source) != CONTEXT]
     rule = subsets.get(subset_of(experts)) or subsets.get(subset_of(own)) or PLAIN
     probabilities: Scores = np.exp(log_softmax(weighted_sum(rule, experts) / rule.temperature))
     return probabilities
+
+
+def _without_those_who_agree(
+    subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores], best: int
+) -> Iterator[Scores]:
+    """What would be probable without each modality whose own answer is the best."""
+    for modality in {modality_of(source) for source in experts}:
+        own = {source: expert for source, expert in experts.items() if modality_of(source) == modality}
+        rest = {source: expert for source, expert in experts.items() if modality_of(source) != modality}
+        if rest and int(_product(subsets, own).argmax()) == best:
+            yield combined(subsets, rest)
+
+
+def _lifted(probabilities: Scores, best: int, least: float) -> Scores:
+    """With at least so much for the best one, at the cost of all others alike."""
+    if probabilities[best] >= least:
+        return probabilities
+    result: Scores = probabilities * ((1.0 - least) / (1.0 - probabilities[best]))
+    result[best] = least
+    return result
 
 
 def weighted_sum(rule: SubsetRule, experts: Mapping[str, Scores]) -> Scores:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from noodle_ray.errors import InvalidInput
-from noodle_ray.fusion.rule import Rule, SubsetRule, combined, log_softmax, subset_of, uncertainty
+from noodle_ray.fusion.rule import Rule, SubsetRule, combined, log_softmax, modality_of, subset_of, uncertainty
 
 SCORES = arrays(np.float64, st.integers(1, 8), elements=st.floats(-1e3, 1e3))
 EXPERT = arrays(np.float64, 5, elements=st.floats(-50, 0)).map(log_softmax)
@@ -65,10 +65,10 @@ def test_a_veto_is_no_nan() -> None:
 def test_each_subset_has_its_own_rule_and_the_rest_is_late_fusion() -> None:
     rule = Rule(
         temperatures={"text": 0.5},
-        subsets={"text+code": SubsetRule(temperature=4.0), "text": SubsetRule(temperature=2.0)},
+        subsets={"text+code": SubsetRule(temperature=2.0), "text": SubsetRule(temperature=2.0)},
     )
     scores = {"text": np.array([0.0, 1.0]), "code": np.array([0.0, 1.0])}
-    assert rule.posterior(scores)[1] == pytest.approx(1 / (1 + math.exp(-3 / 4)))
+    assert rule.posterior(scores)[1] == pytest.approx(1 / (1 + math.exp(-3 / 2)))
     assert rule.posterior({"text": scores["text"]})[1] == pytest.approx(1 / (1 + math.exp(-1)))
     assert rule.posterior({"code": scores["code"]})[1] == pytest.approx(1 / (1 + math.exp(-1)))
     with pytest.raises(ValueError, match="no evidence"):
@@ -81,6 +81,35 @@ def test_the_context_is_weighed_by_the_rule_of_what_it_comes_with() -> None:
     assert np.allclose(
         combined(rule, {"text": expert, "context": np.log([0.5, 0.5])}), combined(rule, {"text": expert})
     )
+
+
+@given(
+    st.dictionaries(st.sampled_from(["text", "text:words", "audio", "vision", "code"]), EXPERT, min_size=2),
+    st.dictionaries(
+        st.sampled_from(["text", "code", "text+code", "text+vision+code", "text+audio+vision+code"]),
+        st.builds(
+            SubsetRule,
+            weights=st.dictionaries(st.sampled_from(["text", "code"]), st.floats(0, 5)),
+            temperature=st.floats(0.1, 10),
+        ),
+    ),
+)
+def test_a_modality_never_counts_against_its_own_answer(
+    experts: dict[str, np.ndarray], rules: dict[str, SubsetRule]
+) -> None:
+    together = combined(rules, experts)
+    assert together.sum() == pytest.approx(1.0)
+    best = int(together.argmax())
+    for modality in {modality_of(source) for source in experts}:
+        own = {source: expert for source, expert in experts.items() if modality_of(source) == modality}
+        rest = {source: expert for source, expert in experts.items() if modality_of(source) != modality}
+        if rest and int(combined(rules, own).argmax()) == best:
+            assert together[best] >= combined(rules, rest)[best] - 1e-12
+
+
+def test_what_disagrees_may_lower_the_confidence() -> None:
+    sure, other = np.log([0.9, 0.1]), np.log([0.4, 0.6])
+    assert combined({}, {"text": sure, "code": other})[0] < combined({}, {"text": sure})[0]
 
 
 def test_subsets_are_named_in_the_fixed_order() -> None:
