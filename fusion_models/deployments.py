@@ -83,11 +83,14 @@ class FusionEngine:
         """The first question for a module's routes takes longer: before the first request, not during it."""
         await asyncio.gather(*(self._encoders.versions([modality]) for modality in modalities))
 
-    async def process(self, request: MultimodalInput) -> FusionResult:
-        """One answer. Raises what Engine.process raises, and TooLarge for what is over this deployment's limits."""
+    async def process(self, request: MultimodalInput, spent_ms: float = 0.0) -> FusionResult:
+        """One answer; `spent_ms` as for Engine.process.
+
+        Raises what Engine.process raises, and TooLarge for what is over this deployment's limits.
+        """
         items = [(modality, item) for modality, given in request.given() for item in given]
         check(items, self._limits, [(one.modality, one.content) for one in request.candidates])
-        return await self._engine.process(request, uuid.uuid4().hex)
+        return await self._engine.process(request, uuid.uuid4().hex, spent_ms)
 
     async def add_to_index(self, name: str, entries: Sequence[NewEntry]) -> IndexInfo:
         """Has entries read, and kept in an index. Raises InvalidInput, TooLarge, NotFound, Conflict, LimitReached."""

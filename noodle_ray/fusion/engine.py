@@ -96,14 +96,15 @@ class Engine:
         """What reads items: also for who reads what is no request."""
         return self._senses
 
-    async def process(self, request: MultimodalInput, request_id: str) -> FusionResult:
-        """One answer from what came in time.
+    async def process(self, request: MultimodalInput, request_id: str, spent_ms: float = 0.0) -> FusionResult:
+        """One answer from what came in time. `spent_ms`: what the way here has taken, and the way back will take.
 
         Raises InvalidInput and TooLarge for what cannot be decoded, NotFound for an index, head or session that is not
         there, DeadlineExceeded where nothing usable came in time, Overloaded where nothing would, Unavailable where
         every encoder failed.
         """
-        deadline, stages = Deadline.after(self._clock(), self._limit_ms, request.deadline_ms), Stages(self._clock)
+        begun_s, stages = self._clock() - spent_ms / 1000, Stages(self._clock)
+        deadline = Deadline.after(begun_s, self._limit_ms, request.deadline_ms)
         try:
             async with asyncio.timeout(deadline.for_encoders_s(self._clock())):
                 known = await self._look_up(request)

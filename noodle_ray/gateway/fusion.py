@@ -19,6 +19,9 @@ from noodle_ray.gateway.schemas import inlined_schema
 
 router = APIRouter(prefix="/api/ai/fusion", tags=["fusion"], route_class=JsonRoute)
 
+OWN_MS = 10.0
+"""What is kept of a request's time for reading it, once it has arrived, and for sending the answer."""
+
 _MEDIA = ("image", "audio")
 _CANDIDATES = "candidates"
 _TYPED = {f"{_CANDIDATES}.{field}": field for field in ("code", *_MEDIA)}
@@ -86,7 +89,7 @@ async def fuse(ports: PortsOf, request: Request) -> FusionResult:
     candidates are texts under `candidates`, code under `candidates.code`, files under `candidates.image` and
     `candidates.audio`.
     """
-    return await ports.fusion.process(await read_input(request))
+    return await ports.fusion.process(await read_input(request), OWN_MS)
 
 
 async def read_input(request: Request) -> MultimodalInput:

@@ -114,8 +114,11 @@ class Modules(Protocol):
 class Fusion(Protocol):
     """The fusion service, and what it remembers. Raises NotFound for an unknown index, head or session."""
 
-    async def process(self, request: MultimodalInput) -> FusionResult:
-        """Raises InvalidInput, TooLarge, DeadlineExceeded, Overloaded."""
+    async def process(self, request: MultimodalInput, spent_ms: float = 0.0) -> FusionResult:
+        """One answer; `spent_ms` of the request's time are gone elsewhere.
+
+        Raises InvalidInput, TooLarge, DeadlineExceeded, Overloaded.
+        """
         ...
 
     async def open_session(self) -> OpenedSession:

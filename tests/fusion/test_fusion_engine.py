@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -254,6 +255,14 @@ async def test_the_requests_own_deadline_is_kept(build: Callable[..., World]) ->
     with pytest.raises(DeadlineExceeded) as caught:
         await engine.process(MultimodalInput(text="t", deadline_ms=30), "r")
     assert caught.value.limit_ms == 30
+
+
+async def test_what_the_way_takes_is_a_part_of_the_deadline(build: Callable[..., World]) -> None:
+    world = build(limit_ms=60_000, text=FakeEncoder(hangs=True))
+    started_s = time.perf_counter()
+    result = await world.engine.process(MultimodalInput(text="t", code="c"), "r", spent_ms=59_900)
+    assert result.late == ("text",)
+    assert time.perf_counter() - started_s < 30
 
 
 async def test_when_all_fail_the_reasons_are_told(build: Callable[..., World]) -> None:

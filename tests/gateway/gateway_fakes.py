@@ -262,7 +262,8 @@ class FakeFusion(Fake):
     sessions: list[str] = field(default_factory=list)
     known: dict[str, dict[str, NewEntry]] = field(default_factory=lambda: {"toys": {}})
 
-    async def process(self, request: MultimodalInput) -> Any:
+    async def process(self, request: MultimodalInput, spent_ms: float = 0.0) -> Any:
+        assert 0 < spent_ms < 50
         await self._called("process", request)
         return self.result
 
