@@ -51,14 +51,14 @@ VOICES_VALIDATION = (
     "en-gb-x-gbclan+Andy",
 )
 VOICES_TEST = (
-    "en-us+m4",
-    "en-us+steph",
-    "en-us+Alicia",
-    "en+m8",
-    "en+benjamin",
-    "en-us+rob",
-    "en-gb-x-gbcwmd+Max",
-    "en-029+Jacky",
+    "en-us+Mike",
+    "en-us+anika",
+    "en-us+robert",
+    "en+john",
+    "en+shelby",
+    "en-us+sandro",
+    "en-gb-x-gbcwmd+quincy",
+    "en-029+marcelo",
 )
 """Each is a language of espeak-ng's and a variant: accent and throat."""
 VOICES = (*VOICES_TRAIN, *VOICES_VALIDATION, *VOICES_TEST)
