@@ -119,7 +119,7 @@ def show_fusion(cluster: Cluster, request: MultimodalInput) -> None:
     result = None
     for _ in range(TRIES):
         try:
-            result = cluster.fusion.process(request)
+            result = cluster.fusion.process_multimodal_input(request)
         except DeadlineExceeded as late:
             console.print(f"{late}; asking again", style="dim", markup=False)
             time.sleep(PAUSE_S)

@@ -82,16 +82,12 @@ class AsyncFusion:
         self._app = AppFusion(FUSION_APP)
         self.indexes = AsyncIndexes(self._app)
 
-    async def process(self, request: MultimodalInput) -> FusionResult:
+    async def process_multimodal_input(self, request: MultimodalInput) -> FusionResult:
         """One answer from any subset of text, audio, image and code.
 
         Raises InvalidInput, TooLarge, NotFound (index, head, session), DeadlineExceeded, Overloaded, Unavailable.
         """
         return await self._app.process(request)
-
-    async def process_multimodal_input(self, request: MultimodalInput) -> FusionResult:
-        """The same by its long name."""
-        return await self.process(request)
 
     async def open_session(self) -> OpenedSession:
         """A session that remembers what requests of it gave and how they were answered. Raises LimitReached.
@@ -163,16 +159,12 @@ class Fusion:
         self._run, self._aio = loop.run, aio
         self.indexes = Indexes(loop, aio.indexes)
 
-    def process(self, request: MultimodalInput) -> FusionResult:
+    def process_multimodal_input(self, request: MultimodalInput) -> FusionResult:
         """One answer from any subset of text, audio, image and code.
 
         Raises InvalidInput, TooLarge, NotFound (index, head, session), DeadlineExceeded, Overloaded, Unavailable.
         """
-        return self._run(self._aio.process(request))
-
-    def process_multimodal_input(self, request: MultimodalInput) -> FusionResult:
-        """The same by its long name."""
-        return self.process(request)
+        return self._run(self._aio.process_multimodal_input(request))
 
     def open_session(self) -> OpenedSession:
         """A session that remembers what requests of it gave and how they were answered. Raises LimitReached.

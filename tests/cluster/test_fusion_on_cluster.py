@@ -46,21 +46,21 @@ def request_(running: LocalCluster) -> MultimodalInput:
 
 
 def test_four_modalities_and_one_answer(cluster: Cluster, request_: MultimodalInput) -> None:
-    result = cluster.fusion.process(request_)
+    result = cluster.fusion.process_multimodal_input(request_)
     assert result.modalities_used == MODALITIES, (result.late, result.failed)
     assert result.candidates[0].candidate == CANDIDATES[0]
     assert result.confident
     assert len(result.embedding) == 384
     assert "moment" in result.readings["audio"].lower()
     assert set(result.contributions) == set(MODALITIES)
-    again = cluster.fusion.process(request_)
+    again = cluster.fusion.process_multimodal_input(request_)
     assert again.cached == MODALITIES
     assert (again.candidates, again.embedding) == (result.candidates, result.embedding)
 
 
 def test_bad_media_are_a_typed_error(cluster: Cluster) -> None:
     with pytest.raises(InvalidInput, match="image"):
-        cluster.fusion.process(MultimodalInput(image=b"no picture"))
+        cluster.fusion.process_multimodal_input(MultimodalInput(image=b"no picture"))
 
 
 def test_encoders_are_modules_that_hold_what_they_need(cluster: Cluster) -> None:
@@ -88,7 +88,7 @@ def ask_on(cluster: Cluster) -> Iterator[Callable[[], list[Any]]]:
         came: list[Any] = []
         while not is_over and len(came) < 5000:
             try:
-                came.append(cluster.fusion.process(asking(cluster, base + len(came))))
+                came.append(cluster.fusion.process_multimodal_input(asking(cluster, base + len(came))))
             except Exception as error:
                 came.append(error)
         return came
@@ -129,7 +129,7 @@ def test_an_encoder_that_dies_is_left_out_and_comes_back(cluster: Cluster, ask_o
     number = 0
     while time.monotonic() < end:
         number -= 1
-        answer = cluster.fusion.process(asking(cluster, number))
+        answer = cluster.fusion.process_multimodal_input(asking(cluster, number))
         if answer.modalities_used == ("text", "code"):
             break
         assert answer.modalities_used == ("text",)

@@ -98,7 +98,7 @@ def test_a_wrong_demand_is_refused(http: httpx.Client, body: dict[str, Any], sta
 def test_fusion_over_http_is_fusion_in_python(http: httpx.Client, cluster: Cluster) -> None:
     request = demonstration_request()
     over_http = http.post("/api/ai/fusion", json=request.to_json()).raise_for_status().json()
-    in_python = cluster.fusion.process(request)
+    in_python = cluster.fusion.process_multimodal_input(request)
     assert over_http["candidates"][0]["candidate"] == in_python.candidates[0].candidate
     assert over_http["confidence"] == pytest.approx(in_python.confidence, abs=1e-3)
     assert over_http["modalities_used"] == ["text", "vision", "code"]

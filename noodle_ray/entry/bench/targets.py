@@ -118,7 +118,7 @@ def _fusion(client: Cluster) -> Iterator[Row]:
 
     def ask() -> None:
         try:
-            used.append(len(client.fusion.process(request).modalities_used))
+            used.append(len(client.fusion.process_multimodal_input(request).modalities_used))
         except DeadlineExceeded:  # on a machine that is too slow for it: the time it took counts all the same
             used.append(0)
 

@@ -61,7 +61,7 @@ def fuse(
         }
     )
     with connect() as cluster:
-        result = cluster.fusion.process(request)
+        result = cluster.fusion.process_multimodal_input(request)
     if json:
         print_json(result)
     else:
