@@ -63,6 +63,7 @@ class SpeechEncoder:
             unlikeliness,
             segment_means(memory.states.float().cpu().numpy()),
             sources,
+            transcript=heard.text,
         )
 
     def features(self, content: Samples) -> Vector:

@@ -93,7 +93,11 @@ def read_entry(entry: NewEntry, readings: Mapping[str, Reading]) -> ReadEntry:
         id=entry.name,
         text=_joined(entry.text, limits.TEXT_CHARACTERS),
         code=_joined(entry.code, limits.CODE_CHARACTERS),
-        others=tuple(readings[modality].seen for modality in ("audio", "vision") if modality in readings),
+        others=tuple(
+            readings[modality].transcript or readings[modality].seen
+            for modality in ("audio", "vision")
+            if modality in readings
+        ),
         embeddings={
             FIELD_OF[name]: reading.embedding for name, reading in placed.items() if reading.embedding is not None
         },

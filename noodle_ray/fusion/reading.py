@@ -27,6 +27,7 @@ class Reading:
     sources:      more ways of scoring the candidates, by name: one number a candidate each.
     space:        which anchor's space the embedding is in. Embeddings of different spaces cannot be compared.
     needs_texts:  whether the reading depends on the candidates' texts that the encoder was given.
+    transcript:   all that was said, where something was.
     kind:         which kind of input it was, where a modality's kinds are calibrated apart ("drawing"); else empty.
     """
 
@@ -41,12 +42,13 @@ class Reading:
     space: str = ""
     needs_texts: bool = False
     kind: str = ""
+    transcript: str = ""
 
     @property
     def nbytes(self) -> int:
         """About how much memory it takes."""
         arrays = [self.embedding, self.scores, self.features, *self.sources.values()]
-        return 500 + 4 * len(self.seen) + sum(array.nbytes for array in arrays if array is not None)
+        return 500 + 4 * len(self.seen + self.transcript) + sum(array.nbytes for array in arrays if array is not None)
 
 
 def merged(readings: Sequence[Reading]) -> Reading:
@@ -60,6 +62,7 @@ def merged(readings: Sequence[Reading]) -> Reading:
     return replace(
         first,
         seen="; ".join(reading.seen for reading in readings),
+        transcript="\n".join(reading.transcript for reading in readings if reading.transcript),
         certainty=float(np.mean([reading.certainty for reading in readings])),
         embedding=_unit(_weighted(readings)),
         scores=_mean([reading.scores for reading in readings]),

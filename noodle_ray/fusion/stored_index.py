@@ -223,6 +223,6 @@ def _query(request: MultimodalInput, readings: Mapping[str, Reading]) -> Query:
     return Query(
         text="\n".join(request.text) if "text" in own else None,
         code="\n".join(request.code) if "code" in own else None,
-        transcript=own["audio"].seen if "audio" in own else None,
+        transcript=own["audio"].transcript or None if "audio" in own else None,
         embeddings={modality: reading.embedding for modality, reading in own.items() if reading.embedding is not None},
     )

@@ -54,7 +54,8 @@ def test_an_entry_is_found_by_its_place_and_by_its_words(index: StoredIndex) -> 
     far = Reading("e", "", 1.0, None)
     assert best(index, MultimodalInput(text="a circle, please: draw it"), text=far) == "e2"
     assert best(index, MultimodalInput(code="def count_words(): ..."), code=far) == "e1"
-    assert best(index, MultimodalInput(audio=b"x"), audio=Reading("e", "sort some numbers", 1.0, None)) == "e0"
+    said = "well " * 30 + "sort some numbers"
+    assert best(index, MultimodalInput(audio=b"x"), audio=Reading("e", said[:80], 1.0, None, transcript=said)) == "e0"
     assert index.meta(2) == {"number": 2} and index.texts == ()
 
 
