@@ -10,14 +10,14 @@ import numpy as np
 from noodle_ray.errors import InvalidInput, NotFound
 from noodle_ray.fusion import limits
 from noodle_ray.fusion.deadline import Deadline
-from noodle_ray.fusion.fitting import Case, fit_rule
+from noodle_ray.fusion.fitting import Case, beats, fit_rule
 from noodle_ray.fusion.index_entry import Entry
 from noodle_ray.fusion.index_messages import Given, KnownQuery, NewEntry
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.modality import FIELD_OF, MODALITIES
 from noodle_ray.fusion.ports import Encoders
 from noodle_ray.fusion.reading import Reading
-from noodle_ray.fusion.rule import Rule
+from noodle_ray.fusion.rule import Rule, modality_of
 from noodle_ray.fusion.sensing import ANCHOR, Inquiry, Senses
 from noodle_ray.fusion.stages import Stages
 from noodle_ray.fusion.stored_index import ReadEntry, StoredIndex
@@ -46,13 +46,16 @@ class Indexer:
         return [read_entry(entry, found) for entry, found in zip(entries, readings, strict=True)]
 
     async def fit(self, index: StoredIndex, queries: Sequence[KnownQuery]) -> Rule:
-        """The rule that suits these queries. Raises InvalidInput for answers that are no entries of the index."""
+        """The rule that suits these queries: that of its kind where no other is likely to be better.
+
+        Raises InvalidInput for answers that are no entries of the index.
+        """
         positions = _positions(index, queries)
         requests = [query.request() for query in queries]
         readings = await self._read_all(queries, [f"query {number}" for number in range(1, len(queries) + 1)])
         scored = [index.search(request, found) for request, found in zip(requests, readings, strict=True)]
         cases = [Case(scores, right) for scores, right in zip(scored, positions, strict=True)]
-        return await asyncio.to_thread(fitted_rule, cases)
+        return await asyncio.to_thread(fitted_rule, cases, index.first_rule)
 
     async def _read_all(self, given: Sequence[Given], names: Sequence[str]) -> list[dict[str, Reading]]:
         turns = asyncio.Semaphore(AT_ONCE)
@@ -120,19 +123,30 @@ def _positions(index: StoredIndex, queries: Sequence[KnownQuery]) -> list[int]:
     return [known[query.answer] for query in queries]
 
 
-def fitted_rule(cases: Sequence[Case]) -> Rule:
-    """The rule that suits the cases, with its figures on those that only validated.
+def fitted_rule(cases: Sequence[Case], first: Rule) -> Rule:
+    """The rule that suits the cases, with its figures on those that only validated; the first where none beats it.
 
-    Of every three cases the third validates: the split depends on their order alone.
+    Of every three cases the third validates: the split depends on their order alone. What the cases do not show is
+    weighed as by the first rule.
     """
     validation = cases[VALIDATED - 1 :: VALIDATED]
     fit = [case for number, case in enumerate(cases, 1) if number % VALIDATED]
-    rule = fit_rule(fit, validation)
+    is_better = beats(first, cases)
+    rule = completed(fit_rule(fit, validation), first) if is_better else first
     right = [int(np.argmax(rule.posterior(case.scores))) == case.right for case in validation]
     figures = {
+        "is_kept": not is_better,
         "fitted_on": len(fit),
         "validated_on": len(validation),
         "accuracy_percent": round(100.0 * float(np.mean(right)), 1),
         "modalities": [name for name in MODALITIES if any(s.startswith(name) for case in cases for s in case.scores)],
     }
     return rule.model_copy(update={"fitted": figures})
+
+
+def completed(rule: Rule, first: Rule) -> Rule:
+    """The rule, with what only the first one knows: other sources' temperatures, subsets without any of its own."""
+    known = {modality_of(source) for source in rule.temperatures}
+    others = {name: subset for name, subset in first.subsets.items() if known.isdisjoint(name.split("+"))}
+    temperatures = {**first.temperatures, **rule.temperatures}
+    return rule.model_copy(update={"temperatures": temperatures, "subsets": {**others, **rule.subsets}})

@@ -89,6 +89,11 @@ class StoredIndex:
         return [entry.id for entry in self.entries]
 
     @property
+    def first_rule(self) -> Rule:
+        """The rule that indexes of its kind begin with."""
+        return KINDS[self.kind].rule
+
+    @property
     def texts(self) -> tuple[str, ...]:
         return ()  # for an encoder that scores texts itself, an index is too much to read in time
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
@@ -10,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from noodle_ray import Cluster, MultimodalInput
 from noodle_ray.entry.datasets import fetch_speech, photographs
@@ -43,6 +46,17 @@ def request_(running: LocalCluster) -> MultimodalInput:
         audio=speech["one-moment-please"].path.read_bytes(),
         candidates=CANDIDATES,
     )
+
+
+def test_a_picture_of_many_megabytes_goes_all_the_way(cluster: Cluster) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    assert len(file.getvalue()) > 6_000_000
+    result = cluster.fusion.process_multimodal_input(
+        MultimodalInput(text="noise", image=file.getvalue(), candidates=("noise", "a cat"))
+    )
+    assert "vision" in (*result.modalities_used, *result.late), result.failed
 
 
 def test_four_modalities_and_one_answer(cluster: Cluster, request_: MultimodalInput) -> None:

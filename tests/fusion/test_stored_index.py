@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, LimitReached, NotFound
 from noodle_ray.fusion.catalogue import Listed, Listing, entries_of, outdated
+from noodle_ray.fusion.fitting import Case
 from noodle_ray.fusion.index_entry import Entry
-from noodle_ray.fusion.indexing import fitted_rule
+from noodle_ray.fusion.indexing import completed, fitted_rule
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.reading import Reading
-from noodle_ray.fusion.rule import Rule
+from noodle_ray.fusion.rule import Rule, SubsetRule
 from noodle_ray.fusion.stored_index import ReadEntry, StoredIndex, info_of, version_of
 
 WORDS = ("sort numbers", "count words", "draw a circle")
@@ -158,14 +159,33 @@ class TestKept:
 
 
 def test_a_rule_is_fitted_on_two_thirds_and_judged_on_the_rest(index: StoredIndex) -> None:
-    from noodle_ray.fusion.fitting import Case
-
     request = MultimodalInput(text="count words")
     cases = [Case(index.search(request, {"text": reading(number % 3)}), number % 3) for number in range(12)]
-    rule = fitted_rule(cases)
+    rule = fitted_rule(cases, Rule(temperatures={"text:dense": 50.0, "audio:dense": 0.3}))
+    assert not rule.fitted["is_kept"]
+    assert rule.temperatures["audio:dense"] == 0.3
     assert (rule.fitted["fitted_on"], rule.fitted["validated_on"]) == (8, 4)
     assert rule.fitted["modalities"] == ["text"]
     assert rule.fitted["accuracy_percent"] == 100.0
+
+
+def test_a_rule_is_kept_where_no_other_does_better() -> None:
+    """What little there is to fit on would have it claim too much."""
+    draw = np.random.default_rng(0)
+    cases = [Case({"text": draw.normal(size=20)}, int(draw.integers(20))) for _ in range(12)]
+    kept = Rule(temperatures={"text": 1e3})
+    rule = fitted_rule(cases, kept)
+    assert rule.fitted["is_kept"] and rule.temperatures == kept.temperatures
+
+
+def test_what_the_queries_do_not_show_is_weighed_as_before() -> None:
+    before = Rule(
+        temperatures={"text": 2.0, "audio": 3.0},
+        subsets={"audio": SubsetRule(temperature=5.0), "text+audio": SubsetRule(temperature=7.0)},
+    )
+    rule = completed(Rule(temperatures={"text": 1.0}, subsets={"text": SubsetRule()}), before)
+    assert rule.temperatures == {"text": 1.0, "audio": 3.0}
+    assert rule.subsets == {"text": SubsetRule(), "audio": SubsetRule(temperature=5.0)}
 
 
 class TestCatalogue:

@@ -133,7 +133,8 @@ def _portions(entries: list[NewEntry]) -> list[list[NewEntry]]:
 def _fit(info: IndexInfo) -> str:
     if "accuracy_percent" not in info.fitted:
         return ""
-    return f"{info.fitted['accuracy_percent']} % of {info.fitted['validated_on']} right"
+    figures = f"{info.fitted['accuracy_percent']} % of {info.fitted['validated_on']} right"
+    return f"{figures} by the rule of its kind: none that was fitted beats it" if info.fitted["is_kept"] else figures
 
 
 def _print_one(info: IndexInfo, json: bool) -> None:
