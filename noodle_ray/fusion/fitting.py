@@ -106,12 +106,17 @@ def negative_log_likelihood(rule: Rule, cases: Sequence[Case]) -> float:
 
 
 def best_temperature(scores: Sequence[Scores], right: Sequence[int]) -> float:
-    """The temperature under which the right candidates are likeliest, by golden section over its logarithm."""
+    """The temperature under which the right candidates are likeliest, by golden section over its logarithm.
+
+    As if of one case more the runner-up were right (Laplace's rule of succession): that all of a few cases are right is
+    no reason to be sure without end.
+    """
+    tried = [(values, index, _runner_up(values, index)) for values, index in zip(scores, right, strict=True)]
     low, high = np.log(COLDEST), np.log(HOTTEST)
     ratio = (5**0.5 - 1) / 2
     while high - low > 1e-4:
         left, middle = high - ratio * (high - low), low + ratio * (high - low)
-        if loss_at(scores, right, np.exp(left)) <= loss_at(scores, right, np.exp(middle)):
+        if _succession_loss(tried, np.exp(left)) <= _succession_loss(tried, np.exp(middle)):
             high = middle
         else:
             low = left
@@ -122,6 +127,19 @@ def loss_at(scores: Sequence[Scores], right: Sequence[int], temperature: float) 
     """Mean negative log-likelihood of the right candidates at this temperature, in nats."""
     pairs = zip(scores, right, strict=True)
     return float(-np.mean([log_softmax(values / temperature)[index] for values, index in pairs]))
+
+
+def _runner_up(scores: Scores, right: int) -> int:
+    """The best candidate but the right one; that one where there is no other."""
+    order = np.argsort(-np.asarray(scores), kind="stable")[:2]
+    return int(next((index for index in order if index != right), right))
+
+
+def _succession_loss(tried: Sequence[tuple[Scores, int, int]], temperature: float) -> float:
+    """Of all cases, and of one more, which is their mean with the runner-up right; in nats."""
+    rows = [(log_softmax(values / temperature), right, second) for values, right, second in tried]
+    told = -sum(float(row[right]) for row, right, _ in rows)
+    return told - float(np.mean([row[second] for row, _, second in rows]))
 
 
 def _temperatures(cases: Sequence[Case]) -> dict[str, float]:

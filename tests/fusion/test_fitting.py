@@ -17,6 +17,7 @@ from noodle_ray.fusion.fitting import (
     negative_log_likelihood,
     subsets_of,
 )
+from noodle_ray.fusion.rule import log_softmax
 
 CANDIDATES = 6
 
@@ -38,6 +39,13 @@ def cases(seed: int, count: int, doubled: bool = False, flaky: bool = False) -> 
             scores["vision"] = vision
         made.append(Case(scores, right))
     return made
+
+
+def test_a_few_right_cases_do_not_make_sure_without_end() -> None:
+    scores = [np.array([5.0, 1.0, 0.0])] * 20
+    temperature = best_temperature(scores, [0] * 20)
+    confidence = np.exp(log_softmax(scores[0] / temperature))[0]
+    assert 0.93 < confidence < 0.97  # 20 of 21
 
 
 def test_temperatures_are_found() -> None:
