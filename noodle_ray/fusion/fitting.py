@@ -108,15 +108,18 @@ def negative_log_likelihood(rule: Rule, cases: Sequence[Case]) -> float:
 def best_temperature(scores: Sequence[Scores], right: Sequence[int]) -> float:
     """The temperature under which the right candidates are likeliest, by golden section over its logarithm.
 
-    As if of one case more the runner-up were right (Laplace's rule of succession): that all of a few cases are right is
-    no reason to be sure without end.
+    As if the closest case came once more, and its runner-up were right (after Laplace's rule of succession): that all
+    of a few cases are right is no reason to be sure without end. Where some are wrong it makes no difference to speak
+    of.
     """
-    tried = [(values, index, _runner_up(values, index)) for values, index in zip(scores, right, strict=True)]
+    closest = min(range(len(right)), key=lambda case: _lead(scores[case], right[case]))
+    runner_up = _runner_up(scores[closest], right[closest])
+    more_scores, more_right = [*scores, scores[closest]], [*right, runner_up]
     low, high = np.log(COLDEST), np.log(HOTTEST)
     ratio = (5**0.5 - 1) / 2
     while high - low > 1e-4:
         left, middle = high - ratio * (high - low), low + ratio * (high - low)
-        if _succession_loss(tried, np.exp(left)) <= _succession_loss(tried, np.exp(middle)):
+        if loss_at(more_scores, more_right, np.exp(left)) <= loss_at(more_scores, more_right, np.exp(middle)):
             high = middle
         else:
             low = left
@@ -135,11 +138,8 @@ def _runner_up(scores: Scores, right: int) -> int:
     return int(next((index for index in order if index != right), right))
 
 
-def _succession_loss(tried: Sequence[tuple[Scores, int, int]], temperature: float) -> float:
-    """Of all cases, and of one more, which is their mean with the runner-up right; in nats."""
-    rows = [(log_softmax(values / temperature), right, second) for values, right, second in tried]
-    told = -sum(float(row[right]) for row, right, _ in rows)
-    return told - float(np.mean([row[second] for row, _, second in rows]))
+def _lead(scores: Scores, right: int) -> float:
+    return float(scores[right] - scores[_runner_up(scores, right)])
 
 
 def _temperatures(cases: Sequence[Case]) -> dict[str, float]:

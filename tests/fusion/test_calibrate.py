@@ -44,13 +44,12 @@ def test_the_temperature_that_made_the_data_is_found(temperature: float) -> None
 def test_no_temperature_beats_the_best(other: float) -> None:
     sample = trials(60, 1.5)
     scores, right = [trial.scores for trial in sample], [trial.right for trial in sample]
-    seconds = [
-        max(set(range(5)) - {index}, key=lambda one: values[one]) for values, index in zip(scores, right, strict=True)
-    ]
+    closest = min(sample, key=lambda trial: trial.scores[trial.right] - np.delete(trial.scores, trial.right).max())
+    second = max(set(range(5)) - {closest.right}, key=lambda one: closest.scores[one])
 
     def loss(temperature: float) -> float:
-        """Of all, and of one more of which the runner-up is right."""
-        return 60 * loss_at(scores, right, temperature) + loss_at(scores, seconds, temperature)
+        """Of all, and of the closest once more, with its runner-up right."""
+        return loss_at([*scores, closest.scores], [*right, second], temperature)
 
     assert loss(best_temperature(scores, right)) <= loss(other) + 1e-6
 
