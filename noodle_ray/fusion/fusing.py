@@ -10,7 +10,7 @@ import numpy.typing as npt
 from noodle_ray.fusion.calibration import UNFITTED, Calibration, Scale
 from noodle_ray.fusion.modality import CONTEXT
 from noodle_ray.fusion.reading import Matrix, Reading, Vector
-from noodle_ray.fusion.rule import Scores, SubsetRule, combined, log_softmax, modality_of
+from noodle_ray.fusion.rule import Combination, Scores, SubsetRule, combined, log_softmax, modality_of
 
 
 def evidence(modality: str, reading: Reading, candidates: Matrix | None, calibration: Calibration) -> Scores | None:
@@ -55,12 +55,12 @@ def faded(experts: Mapping[str, Scores], strength: float) -> dict[str, Scores]:
 
 def contributions(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -> dict[str, float]:
     """What each modality adds to the answer's probability: with all of them, minus with all but this one (-1..1)."""
-    together = combined(subsets, experts)
+    combination, modalities = Combination(subsets, experts), frozenset(map(modality_of, experts))
+    together = combination.of(modalities)
     best = int(together.argmax())
-    return {
-        left_out: float(together[best] - without(subsets, experts, left_out)[best])
-        for left_out in dict.fromkeys(map(modality_of, experts))
-    }
+    alike = np.full(len(together), 1.0 / len(together))
+    rest = {name: combination.of(modalities - {name}) if len(modalities) > 1 else alike for name in modalities}
+    return {name: float(together[best] - rest[name][best]) for name in dict.fromkeys(map(modality_of, experts))}
 
 
 def without(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores], left_out: str) -> Scores:

@@ -72,30 +72,46 @@ def combined(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -
     Where a modality's own answer is that of all together, that answer is at least as probable as without the modality.
     What a session remembers is weighed like one more expert where there is no rule that knows of it.
     """
-    if not experts:
-        raise ValueError("there is no evidence")
-    probabilities = _product(subsets, experts)
-    best = int(probabilities.argmax())
-    least = max((float(rest[best]) for rest in _without_those_who_agree(subsets, experts, best)), default=0.0)
-    return _lifted(probabilities, best, least)
+    return Combination(subsets, experts).of(frozenset(map(modality_of, experts)))
+
+
+class Combination:
+    """What each subset of the modalities makes of the experts' evidence, each subset computed once."""
+
+    def __init__(self, subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -> None:
+        self._subsets, self._experts = subsets, experts
+        self._known: dict[frozenset[str], Scores] = {}
+        self._products: dict[frozenset[str], Scores] = {}
+
+    def of(self, modalities: frozenset[str]) -> Scores:
+        """The candidates' probabilities from these modalities' experts. Raises ValueError where there are none."""
+        if modalities not in self._known:
+            probabilities = self._product(modalities)
+            best = int(probabilities.argmax())
+            least = max((float(rest[best]) for rest in self._without_those_who_agree(modalities, best)), default=0.0)
+            self._known[modalities] = _lifted(probabilities, best, least)
+        return self._known[modalities]
+
+    def _without_those_who_agree(self, modalities: frozenset[str], best: int) -> Iterator[Scores]:
+        """What would be probable without each modality whose own answer is the best."""
+        for modality in modalities if len(modalities) > 1 else ():
+            if int(self._product(frozenset({modality})).argmax()) == best:
+                yield self.of(modalities - {modality})
+
+    def _product(self, modalities: frozenset[str]) -> Scores:
+        if modalities not in self._products:
+            own = {source: expert for source, expert in self._experts.items() if modality_of(source) in modalities}
+            self._products[modalities] = _product(self._subsets, own)
+        return self._products[modalities]
 
 
 def _product(subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores]) -> Scores:
+    if not experts:
+        raise ValueError("there is no evidence")
     own = [source for source in experts if modality_of(source) != CONTEXT]
     rule = subsets.get(subset_of(experts)) or subsets.get(subset_of(own)) or PLAIN
     probabilities: Scores = np.exp(log_softmax(weighted_sum(rule, experts) / rule.temperature))
     return probabilities
-
-
-def _without_those_who_agree(
-    subsets: Mapping[str, SubsetRule], experts: Mapping[str, Scores], best: int
-) -> Iterator[Scores]:
-    """What would be probable without each modality whose own answer is the best."""
-    for modality in {modality_of(source) for source in experts}:
-        own = {source: expert for source, expert in experts.items() if modality_of(source) == modality}
-        rest = {source: expert for source, expert in experts.items() if modality_of(source) != modality}
-        if rest and int(_product(subsets, own).argmax()) == best:
-            yield combined(subsets, rest)
 
 
 def _lifted(probabilities: Scores, best: int, least: float) -> Scores:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-LATEST = 50
-COUNTED = 0.9
+LATEST = 100
+COUNTED = 0.98
 MOST_MS = 50.0
 """What is expected at most: who finds everything slow must not leave the encoders without any time."""
 
@@ -21,7 +21,7 @@ class Transit:
 
     @property
     def expected_ms(self) -> float:
-        """What nine in ten of the latest took at most; 0 where there was none yet."""
+        """What nearly all of the latest took at most; 0 where there was none yet."""
         if not self._ms:
             return 0.0
         return min(sorted(self._ms)[int(COUNTED * (len(self._ms) - 1))], MOST_MS)

@@ -19,7 +19,7 @@ from noodle_ray.gateway.schemas import inlined_schema
 
 router = APIRouter(prefix="/api/ai/fusion", tags=["fusion"], route_class=JsonRoute)
 
-OWN_MS = 10.0
+OWN_MS = 15.0
 """What is kept of a request's time for reading it, once it has arrived, and for sending the answer."""
 
 _MEDIA = ("image", "audio")

@@ -20,7 +20,7 @@ def test_most_of_the_latest_took_no_longer(taken: list[float]) -> None:
     latest, expected = taken[-LATEST:], transit.expected_ms
     assert 0.0 <= expected <= MOST_MS
     if expected < MOST_MS:
-        assert sum(ms <= expected for ms in latest) >= 0.9 * (len(latest) - 1)
+        assert sum(ms <= expected for ms in latest) >= 0.98 * (len(latest) - 1)
 
 
 def test_what_is_long_past_is_forgotten() -> None:

@@ -18,6 +18,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8
 FEWEST = 10
 """Answers that a point of the diagram stands for at least: below, it is chance."""
 
+MANY = 5
+"""More settings than these need smaller names."""
+
 
 def write_plots(outcome: Outcome, directory: Path) -> list[Path]:
     """Writes `reliability.png`, and `TASK-settings.png` for each task that has several settings."""
@@ -87,5 +90,6 @@ def _draw_settings(axes: Any, judged: Sequence[Judged]) -> None:
                     for one in figures]  # fmt: skip
             axes.plot(places, sure, marker=".", color=colour, linestyle="--", label=f"{subset}, sure ≥ {THRESHOLD:g}")
     axes.set_title(f"{judged[0].task}: accuracy by setting", loc="left")
-    axes.set_xticks(range(len(names)), names)
+    labels = [name.replace(", ", "\n") for name in names]
+    axes.set_xticks(range(len(names)), labels, fontsize=7 if len(names) > MANY else 9)
     axes.set_ylabel("answers that are right, %")
