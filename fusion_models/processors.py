@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -35,6 +36,9 @@ WARM_UP: Mapping[str, Any] = {
     "audio": np.zeros(SAMPLE_RATE_HZ, np.float32),
 }
 TEXTS = ("ready", "not ready")
+
+NICE, MOST_NICE = {"audio": 5}, 10
+"""Encoders compute for long: where cores are few, whoever must answer in time goes first, then what takes longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Processor:
     def __init__(self, config: EncoderConfig) -> None:
         import torch
 
+        os.nice(NICE.get(config.modality, MOST_NICE))
         torch.set_num_threads(1)
         pack = load_pack(config.pack, read_settings().cache_dir)
         self._modality, self._space = config.modality, pack.version("text")
