@@ -77,7 +77,7 @@ class FakeCluster:
     def forget_session(self, session: str) -> None:
         self.forgotten.append(session)
 
-    def process(self, request: MultimodalInput) -> FusionResult:
+    def process_multimodal_input(self, request: MultimodalInput) -> FusionResult:
         self.asked.append(request)
         return FusionResult(
             request_id="r-1",
