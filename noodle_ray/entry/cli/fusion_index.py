@@ -134,7 +134,8 @@ def _fit(info: IndexInfo) -> str:
     if "accuracy_percent" not in info.fitted:
         return ""
     figures = f"{info.fitted['accuracy_percent']} % of {info.fitted['validated_on']} right"
-    return f"{figures} by the rule of its kind: none that was fitted beats it" if info.fitted.get("is_kept") else figures
+    is_kept = info.fitted.get("is_kept", False)
+    return f"{figures} by the rule of its kind: none that was fitted beats it" if is_kept else figures
 
 
 def _print_one(info: IndexInfo, json: bool) -> None:
