@@ -337,9 +337,10 @@ async def test_work_that_was_cancelled_elsewhere_counts_as_failed() -> None:
     assert isinstance(gathered.failed["text"], asyncio.CancelledError)
 
 
-def test_observers_need_not_do_anything() -> None:
-    Observer().failed("r", "text", ValueError())
-    Observer().late("r", "text", 1.0)
+async def test_nobody_need_observe(build: Callable[..., World]) -> None:
+    world = build(limit_ms=300, text=FakeEncoder(hangs=True), code=FakeEncoder(error=KeyError()))
+    result = await world.process(ALL)
+    assert (result.late, result.failed) == (("text",), {"code": "KeyError"})
 
 
 async def test_what_was_read_is_not_read_again(build: Callable[..., World]) -> None:

@@ -14,7 +14,7 @@ from noodle_ray.fusion.modality import FIELD_OF, MODALITIES
 UNBOUNDED = [case for case in HOSTILE if not case.bounded]
 
 
-def error_of(case: Hostile, error: NoodleError | None) -> None:
+def assert_expected(case: Hostile, error: NoodleError | None) -> None:
     assert (type(error) if error else None) in case.expected, f"{case}: {error!r}"
     if error is not None:
         assert FIELD_OF[case.modality] in str(error)
@@ -35,7 +35,7 @@ def test_each_is_refused_in_one_process(case: Hostile) -> None:
         decode(case.modality, case.content(), DEFAULT)
     except (InvalidInput, TooLarge) as caught:
         error = caught
-    error_of(case, error)
+    assert_expected(case, error)
 
 
 async def test_each_is_refused_by_the_pool_which_survives_them_all() -> None:
@@ -47,4 +47,4 @@ async def test_each_is_refused_by_the_pool_which_survives_them_all() -> None:
             except (InvalidInput, TooLarge) as caught:
                 error = caught
             if not (isinstance(error, TooLarge) and "ms" in error.unit and not case.bounded):  # a very busy machine
-                error_of(case, error)
+                assert_expected(case, error)

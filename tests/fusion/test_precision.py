@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from noodle_ray.errors import InvalidInput
@@ -45,7 +46,11 @@ def test_what_is_best_here_is_chosen() -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("modality", ["text", "code", "vision"])
 def test_every_precision_runs_every_encoder(base: Pack, modality: str, precision: str) -> None:
-    load_warm(base, modality, precision, "cpu")
+    content = {"text": "a cup of coffee", "code": "def wait(self): ...", "vision": np.full((64, 64, 3), 90, np.uint8)}
+    reading = load_warm(base, modality, precision, "cpu").encode(content[modality], ())
+    exact = load_warm(base, modality, "fp32", "cpu").encode(content[modality], ())
+    assert reading.embedding is not None and exact.embedding is not None
+    assert reading.embedding @ exact.embedding > 0.9
 
 
 @pytest.mark.parametrize("modality", ["text", "code", "audio", "vision"])
