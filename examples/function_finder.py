@@ -236,8 +236,8 @@ def off(tallies: Mapping[str, Tally]) -> float:
 # %% Fitting the rule
 # The rule that an index begins with comes from a larger set of functions. Questions of one's own weigh the evidence and
 # calibrate the confidence for this index, unless by cross-validation the first rule does as well: then it is kept. What
-# they do not show, such as a voice, is weighed as before. The table tells whether it was worth it, on questions that the
-# rule has not seen.
+# they do not show, such as a voice, is weighed as before. The table tells whether it was worth it, on questions that
+# the rule has not seen.
 def fit(cluster: Cluster, index: str, known: Mapping[str, Function]) -> None:
     chapter("Fitting the rule by questions with known answers")
     fitting, testing = known_questions(known)
