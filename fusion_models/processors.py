@@ -71,6 +71,11 @@ def load_warm(pack: Pack, modality: str, precision: str, device: str) -> Modalit
     return encoder
 
 
+def step_back(modality: str) -> None:
+    """Gives this process the priority of an encoder: for a process that is nothing else."""
+    os.setpriority(os.PRIO_PROCESS, 0, NICE.get(modality, MOST_NICE))
+
+
 Order = tuple[tuple[Any, ...], tuple[str, ...]]
 """Items, and the candidates' texts for an encoder that scores them."""
 
@@ -84,7 +89,6 @@ class Processor:
     def __init__(self, config: EncoderConfig) -> None:
         import torch
 
-        os.nice(NICE.get(config.modality, MOST_NICE))
         torch.set_num_threads(1)
         pack = load_pack(config.pack, read_settings().cache_dir)
         self._modality, self._space = config.modality, pack.version("text")
