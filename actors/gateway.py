@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from noodle_ray.actors.names import FUSION_APP
 from noodle_ray.actors.ports import cluster_ports
 from noodle_ray.gateway.app import build_app
+from noodle_ray.logs import configure_logs
 from noodle_ray.settings import Settings
 
 CPUS = 0.1
@@ -41,6 +42,7 @@ def gateway_application(settings: Settings, read_token: Callable[[], str]) -> se
     """The application that serves every route. `read_token` runs in the replica, so that no token travels."""
 
     def build() -> FastAPI:
+        configure_logs(settings.log_level)
         app = build_app(cluster_ports(FUSION_APP), settings, read_token())
         app.add_middleware(WithoutOwnRequestId)
         return app

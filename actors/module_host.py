@@ -14,6 +14,7 @@ import ray
 import structlog
 
 from noodle_ray.errors import Conflict, InvalidInput, ModuleFailed, NoodleError, NotFound, Unavailable
+from noodle_ray.logs import configure_logs
 from noodle_ray.modules import artefact
 from noodle_ray.modules.call_route import Retired
 from noodle_ray.modules.call_stats import CallCounter, CallStats
@@ -23,6 +24,7 @@ from noodle_ray.runners.in_process import InProcessRunner
 from noodle_ray.runners.runner import Program, Runner
 from noodle_ray.runners.sandboxed import SandboxedRunner
 from noodle_ray.runners.state_offer import StateOffer
+from noodle_ray.settings import read_settings
 
 log = structlog.get_logger()
 
@@ -37,6 +39,7 @@ class ModuleHost:
     """An actor that is started empty, is given one module, runs its functions, and ends with it."""
 
     def __init__(self, cache_dir: str) -> None:
+        configure_logs(read_settings().log_level)
         self._cache = Path(cache_dir)
         self._name = ""
         self._runner: Runner | None = None

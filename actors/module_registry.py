@@ -20,6 +20,7 @@ from noodle_ray.actors.names import MODULE_REGISTRY
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.errors import Conflict, Incompatible, Unavailable
 from noodle_ray.fusion.catalogue import Listing
+from noodle_ray.logs import configure_logs
 from noodle_ray.modules.artefact import read_artefact
 from noodle_ray.modules.call_route import Routes
 from noodle_ray.modules.catalogue import Target
@@ -60,6 +61,7 @@ class ModuleRegistry:
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, settings: Settings, allocator: Callable[[], Allocator] = NodeManagerAllocator
     ) -> None:
+        configure_logs(settings.log_level)
         self._settings = settings
         self._revision = time.time_ns()  # another one than those before a restart
         self._allocator = allocator()

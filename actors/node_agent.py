@@ -14,6 +14,7 @@ import structlog
 
 from noodle_ray.actors import probes, ray_state
 from noodle_ray.actors.gpu_metrics import measure_gpus
+from noodle_ray.logs import configure_logs
 from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.nodes.peers import Observation, Peer
 from noodle_ray.nodes.picked_gpus import PickedGpus, read_picked_gpus
@@ -80,6 +81,7 @@ class NodeAgent:
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, node_id: str, manager: Any, settings: Settings, has_gpus: bool
     ) -> None:
+        configure_logs(settings.log_level)
         self._node_id, self._manager, self._settings = node_id, manager, settings
         self._keys: list[bytes] = []
         self._address, self._raylet = ray_state.own_address(), probes.Raylet()

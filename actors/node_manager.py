@@ -26,6 +26,7 @@ from noodle_ray.actors.node_agent import NodeAgent
 from noodle_ray.actors.ray_errors import first_line
 from noodle_ray.actors.ray_view import RayView
 from noodle_ray.errors import NoodleError, NotFound
+from noodle_ray.logs import configure_logs
 from noodle_ray.nodes import events, instructions
 from noodle_ray.nodes.event_log import ClusterEvent, EventLog
 from noodle_ray.nodes.lease_book import pinned
@@ -68,6 +69,7 @@ class NodeManager:
     """Allocations and nodes of one cluster. One of it runs, on the head; killed, it comes back with all it promised."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+        configure_logs(settings.log_level)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._settings = settings
         self._core = Manager(settings)

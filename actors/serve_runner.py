@@ -15,8 +15,10 @@ from ray.serve.handle import DeploymentHandle
 
 from noodle_ray.actors.ray_errors import first_line, translate
 from noodle_ray.errors import ModuleFailed, NoodleError, Unavailable
+from noodle_ray.logs import configure_logs
 from noodle_ray.runners.in_process import InProcessRunner
 from noodle_ray.runners.runner import Program
+from noodle_ray.settings import read_settings
 
 PREFIX = "noodle-module-"
 MAX_ONGOING = 10_000
@@ -35,6 +37,7 @@ class ModuleReplica:
 
         `gpus` are those that its allocation holds, as CUDA numbers them: Serve knows nothing of them.
         """
+        configure_logs(read_settings().log_level)
         os.environ[VISIBLE_GPUS] = gpus  # before the module imports anything that looks
         self._application, self._host = application, host
         self._runner = InProcessRunner()

@@ -9,6 +9,7 @@ import structlog
 
 from noodle_ray.actors.names import SERVICE_DIRECTORY
 from noodle_ray.errors import Unavailable
+from noodle_ray.logs import configure_logs
 from noodle_ray.services.directory import (
     TABLE,
     Directory,
@@ -33,6 +34,7 @@ class ServiceDirectory:
     """One of it runs, on the head; killed, it comes back with every entry."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+        configure_logs(settings.log_level)
         self._core = Directory()
         self._writing = asyncio.Lock()
         self._database = await asyncio.to_thread(Database.open, settings.database)

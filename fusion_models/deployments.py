@@ -31,6 +31,7 @@ from noodle_ray.fusion_models.keeper_ports import (
     KeptReadingsPort,
     KeptSessionsPort,
 )
+from noodle_ray.logs import configure_logs
 from noodle_ray.settings import Settings
 
 ENGINE_CPUS = 0.1
@@ -59,6 +60,7 @@ class FusionEngine:
         self, settings: Settings, connect: Callable[[], Encoders], keeper: DeploymentHandle[Any]
     ) -> None:
         """`connect` makes the way to the encoders here: Serve pickles its arguments, again when they have been used."""
+        configure_logs(settings.log_level)
         encoders = self._encoders = connect()
         asked = Keeper(keeper)
         self._limits = settings.fusion_limits

@@ -20,6 +20,7 @@ from noodle_ray.fusion.stored_index import ReadEntry
 from noodle_ray.fusion_models.kept_heads import KeptHeads, SentHead
 from noodle_ray.fusion_models.kept_indexes import KeptIndexes, Sent, Unread
 from noodle_ray.fusion_models.kept_sessions import KeptSessions
+from noodle_ray.logs import configure_logs
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
 
@@ -38,6 +39,7 @@ class FusionKeeper:
     """Engine replicas ask it through `keeper_ports`; doors ask it directly. Errors are those of the parts."""
 
     async def __init__(self, settings: Settings, catalogue: Callable[[], Catalogue] | None = None) -> None:  # type: ignore[misc]
+        configure_logs(settings.log_level)
         database = await _until_available(lambda: asyncio.to_thread(Database.open, settings.database, POOL))
         self._sessions = KeptSessions(settings, database)
         self._indexes = KeptIndexes(settings, catalogue() if catalogue is not None else None)

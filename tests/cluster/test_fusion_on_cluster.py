@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
+import structlog
 from PIL import Image
+from ray.util.state import list_actors
 
 from noodle_ray import Cluster, MultimodalInput
 from noodle_ray.entry.datasets import fetch_speech, photographs
@@ -70,6 +73,25 @@ def test_four_modalities_and_one_answer(cluster: Cluster, request_: MultimodalIn
     again = cluster.fusion.process_multimodal_input(request_)
     assert again.cached == MODALITIES
     assert (again.candidates, again.embedding) == (result.candidates, result.embedding)
+
+
+def test_no_process_of_ours_logs_what_it_was_given(cluster: Cluster) -> None:
+    """Unless it is told otherwise, structlog prints a traceback's local variables: tokens, and what users sent."""
+    ours = ("NodeManager", "NodeAgent", "ModuleRegistry", "ServiceDirectory", "ModuleHost", "ServeReplica:")
+    actors = [
+        actor
+        for actor in list_actors(filters=[("state", "=", "ALIVE")], limit=1000)
+        if actor.class_name.startswith(ours) and actor.name
+    ]
+    names = {actor.class_name for actor in actors}
+    assert all(any(name.startswith(kind) for name in names) for kind in ours if kind != "ModuleHost"), names
+    for actor in actors:
+        handle: Any = ray.get_actor(actor.name, actor.ray_namespace)
+        assert ray.get(handle.__ray_call__.remote(_is_configured), timeout=30), actor.class_name
+
+
+def _is_configured(actor: Any) -> bool:
+    return structlog.is_configured()
 
 
 def test_bad_media_are_a_typed_error(cluster: Cluster) -> None:

@@ -21,7 +21,7 @@ from noodle_ray.entry.cli import (
     services,
 )
 from noodle_ray.entry.cli.output import console, with_clear_errors
-from noodle_ray.entry.logs import configure_logs
+from noodle_ray.logs import configure_logs
 from noodle_ray.settings import read_settings
 
 app = typer.Typer(

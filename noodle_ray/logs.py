@@ -9,7 +9,7 @@ import structlog
 
 
 def configure_logs(level: str) -> None:
-    """Sets the process's logging up; events go to the error stream."""
+    """Sets the process's logging up; events go to the error stream. Every process of ours does it, actors too."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
