@@ -76,7 +76,7 @@ class JsonRoute(APIRoute):
         return handle_json
 
 
-def refuse_unknown_query(request: Request) -> None:
+async def refuse_unknown_query(request: Request) -> None:  # not async, it would run in a thread
     """A misspelt query parameter must not be taken for none at all. Raises InvalidInput."""
     known = {field.alias for field in request.scope["route"].dependant.query_params}
     for name in request.query_params:

@@ -14,6 +14,7 @@ from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.result import FusionResult
 from noodle_ray.gateway.bodies import JSON, MULTIPART, UNREADABLE, JsonRoute, read_json, require_content_type
 from noodle_ray.gateway.errors import documented
+from noodle_ray.gateway.limits import declared_size
 from noodle_ray.gateway.parts import PortsOf
 from noodle_ray.gateway.schemas import inlined_schema
 
@@ -21,6 +22,9 @@ router = APIRouter(prefix="/api/ai/fusion", tags=["fusion"], route_class=JsonRou
 
 OWN_MS = 15.0
 """What is kept of a request's time for reading it, once it has arrived, and for sending the answer."""
+
+_LARGE = 2**20
+"""From this size on a body is read in a thread: decoding its base64 takes long enough for others to notice."""
 
 _MEDIA = ("image", "audio")
 _CANDIDATES = "candidates"
@@ -99,8 +103,14 @@ async def read_input(request: Request) -> MultimodalInput:
     else:
         async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as form:
             fields = await _read_form(form)
-    # In a thread, because decoding megabytes of base64 takes long enough for others to notice.
+    if _declared_size(request) < _LARGE:
+        return MultimodalInput.parse(fields)
     return await asyncio.to_thread(MultimodalInput.parse, fields)
+
+
+def _declared_size(request: Request) -> int:
+    """What a body says of its size: one that says nothing may be of any."""
+    return declared_size(request.headers) or _LARGE
 
 
 async def _read_form(form: FormData) -> dict[str, Any]:

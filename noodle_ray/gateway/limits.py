@@ -22,7 +22,7 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif (declared := _declared_size(scope)) > self._max_bytes:
+        elif (declared := declared_size(Headers(scope=scope))) > self._max_bytes:
             response = error_response(self._too_large(declared), scope["state"]["request_id"])
             await response(scope, receive, send)
         else:
@@ -45,6 +45,7 @@ class BodyLimit:
         return TooLarge("body", size, self._max_bytes, "bytes")
 
 
-def _declared_size(scope: Scope) -> int:
-    text = Headers(scope=scope).get("content-length", "0")
+def declared_size(headers: Headers) -> int:
+    """What a body says of its size, in bytes; 0 where it says nothing that can be understood."""
+    text = headers.get("content-length", "0")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0

@@ -9,7 +9,7 @@ from fastapi import Depends, Path, Request
 from noodle_ray.gateway.ports import Ports
 
 
-def _ports_of(request: Request) -> Ports:
+async def _ports_of(request: Request) -> Ports:  # not async, it would run in a thread
     return cast(Ports, request.app.state.ports)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -97,7 +98,7 @@ async def test_as_many_items_and_candidates_as_are_allowed_fit_into_a_form(clien
     assert (await client.post(PATH, files=form)).status_code == 200
 
 
-async def test_media_are_decoded_beside_the_event_loop(
+async def test_large_media_are_decoded_beside_the_event_loop(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
@@ -108,8 +109,19 @@ async def test_media_are_decoded_beside_the_event_loop(
         return parse(data)
 
     monkeypatch.setattr(MultimodalInput, "parse", noting)
-    assert (await client.post(PATH, json=WHOLE.to_json())).status_code == 200
-    assert threads and threading.get_ident() not in threads
+    body = json.dumps(WHOLE.to_json()).encode()
+    monkeypatch.setattr("noodle_ray.gateway.fusion._LARGE", len(body) + 1)
+    headers = {"content-type": "application/json"}
+
+    async def in_pieces(content: bytes) -> AsyncIterator[bytes]:  # which says nothing of how much there is
+        yield content
+
+    for content in (body, body.ljust(len(body) + 1), in_pieces(body)):
+        assert (await client.post(PATH, content=content, headers=headers)).status_code == 200
+    small, *large = threads
+    assert small == threading.get_ident()
+    assert len(large) == 2
+    assert small not in large
 
 
 @pytest.mark.parametrize(
