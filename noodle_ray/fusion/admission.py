@@ -50,6 +50,11 @@ class Admission:
             raise Overloaded("fusion", max(0.001, min(waits.values()) - within_s))
         return admitted
 
+    def busy_s(self, modalities: Iterable[str]) -> float:
+        """When the busiest of them will have read what is under way; 0 where nothing is."""
+        queues = map(self._queue, modalities)
+        return max((queue.under_way * queue.each_s for queue in queues), default=0.0)
+
     def begin(self, modality: str, now_s: float) -> Turn:
         queue = self._queue(modality)
         queue.under_way += 1

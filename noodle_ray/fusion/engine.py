@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from noodle_ray.errors import DeadlineExceeded, NoodleError, Unavailable
+from noodle_ray.errors import DeadlineExceeded, NoodleError, Overloaded, Unavailable
 from noodle_ray.fusion import limits
 from noodle_ray.fusion.answering import (
     FOUND,
@@ -100,8 +100,8 @@ class Engine:
         """One answer from what came in time. `spent_ms`: what the way here has taken, and the way back will take.
 
         Raises InvalidInput and TooLarge for what cannot be decoded, NotFound for an index, head or session that is not
-        there, DeadlineExceeded where nothing usable came in time, Overloaded where nothing would, Unavailable where
-        every encoder failed.
+        there, DeadlineExceeded where nothing usable came in time, Overloaded where that is because the encoders have
+        too much to do, Unavailable where every encoder failed.
         """
         begun_s, stages = self._clock() - spent_ms / 1000, Stages(self._clock)
         deadline = Deadline.after(begun_s, self._limit_ms, request.deadline_ms)
@@ -134,6 +134,7 @@ class Engine:
         now_s = self._clock()
         given = dict(inquiry.request.given())
         admitted = self._senses.admission.admit(given, inquiry.deadline.for_encoders_s(now_s))
+        inquiry.busy_s = self._senses.admission.busy_s(given)
         tasks = {name: asyncio.ensure_future(work) for name, work in self._work(inquiry, given, admitted)}
         gathered = await gather_until(tasks, inquiry.deadline.for_encoders_s(now_s))
         for name in gathered.late:
@@ -258,6 +259,8 @@ class _Answer:
         return Turn(space, joint, name, self._placed.rows[self._request.names().index(name)])
 
     def _nothing(self, what: str) -> NoodleError:
+        if self._late and self._inquiry.busy_s:
+            return Overloaded("fusion", self._inquiry.busy_s)
         if self._late or not self._failed:
             late = ", ".join(self._late)
             return DeadlineExceeded(f"fusion ({what} came in time; late: {late})", self._inquiry.deadline.limit_ms)

@@ -32,6 +32,8 @@ class Inquiry:
     stages: Stages
     versions: dict[str, str]
     texts: tuple[str, ...] = ()
+    busy_s: float = 0.0
+    """How much the encoders had to do already when it came, in seconds of the busiest."""
     cached: set[str] = field(default_factory=set)
 
 

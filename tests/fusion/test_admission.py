@@ -39,6 +39,16 @@ def test_where_all_would_be_late_the_request_is_refused() -> None:
     assert admission.admit([], 0.2) == ()
 
 
+def test_how_busy_they_are_is_the_busiest_ones_work() -> None:
+    admission = taught("audio", 0.1)
+    assert admission.busy_s(["audio", "text"]) == 0
+    for _ in range(3):
+        admission.begin("audio", 1.0)
+    admission.begin("text", 1.0)
+    assert admission.busy_s(["audio", "text"]) == pytest.approx(0.3)
+    assert admission.busy_s(["text"]) == admission.busy_s([]) == 0
+
+
 def test_an_idle_encoder_is_always_asked() -> None:
     assert taught("audio", 10.0).admit(["audio"], 0.2) == ("audio",)
 

@@ -480,6 +480,17 @@ async def test_what_cannot_be_read_in_time_is_refused_at_once(build: Callable[..
     assert (await world.process(MultimodalInput(text="4"))).modalities_used == ("text",)
 
 
+async def test_nothing_in_time_behind_others_is_too_much_asked(build: Callable[..., World]) -> None:
+    world = build(limit_ms=50, text=FakeEncoder(hangs=True))
+    admission = world.engine._senses.admission
+    admission.end(admission.begin("text", 0.0), 0.001, is_read=True)
+    with pytest.raises(DeadlineExceeded):
+        await world.process(MultimodalInput(text="1"))
+    with pytest.raises(Overloaded) as caught:
+        await world.process(MultimodalInput(text="2"))
+    assert caught.value.retry_after_s == pytest.approx(0.001)
+
+
 class SharedDict:
     """The port SharedReadings."""
 
