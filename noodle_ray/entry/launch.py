@@ -161,7 +161,7 @@ def install(
 ) -> ClusterFile:
     """Puts our actors and applications onto a running Ray. The environment must hold the cluster's variables."""
     # Ray and Serve read their variables when they are imported: not before they are set.
-    from noodle_ray.entry import components
+    from noodle_ray.entry import components, first_question
     from noodle_ray.entry.ray_connection import connection, use_token
 
     use_token(token_path(settings.state_dir))
@@ -176,6 +176,7 @@ def install(
         components.start_fusion(settings)
         cluster = cluster.model_copy(update={"gateway_url": f"http://{gateway_host}:{port}"})
         components.register_components(cluster.gateway_url)
+    first_question.ask(cluster.gateway_url, read_token(settings.state_dir))
     cluster.save(settings.state_dir)
     return cluster
 

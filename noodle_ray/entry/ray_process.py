@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,6 +27,8 @@ from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 5.0
+QUIET_PORTS, QUIET_TRIES = range(20_000, 32_768), 100
+"""Below what Linux takes for outgoing connections (ip_local_port_range)."""
 _LONGEST_RUNTIME_DIR = 40  # Ray puts sockets some 60 characters below it, and a socket's path may have 107
 
 
@@ -52,6 +55,7 @@ RAY_SETTINGS = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # else handles break outside asyncio
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # Serve looks after its replicas four times a second instead of ten
 }
 """Ray's own settings, the same on every machine of a cluster of ours; cluster.yaml repeats them."""
 
@@ -72,8 +76,8 @@ def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
         "RAY_TMPDIR": str(runtime_dir_for(settings.state_dir)),
         "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),
         # Any ports, not HAProxy's usual ones: it opens them much later, and two clusters would meet there.
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(0)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(0)),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(quiet_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(quiet_port()),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
@@ -108,6 +112,14 @@ def free_port(preferred: int, host: str = "") -> int:
                 continue
             return int(probe.getsockname()[1])
     raise Conflict(f"no free port on {host or 'this machine'}")
+
+
+def quiet_port() -> int:
+    """A free port that Linux gives nobody unasked: it is still free when somebody listens there a minute later."""
+    for port in random.sample(QUIET_PORTS, QUIET_TRIES):
+        if free_port(port) == port:
+            return port
+    raise Conflict(f"no free port among {QUIET_TRIES} tried between {QUIET_PORTS.start} and {QUIET_PORTS.stop}")
 
 
 def require_port(port: int, host: str = "") -> int:

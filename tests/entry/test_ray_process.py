@@ -94,6 +94,11 @@ def test_a_taken_port_is_refused_and_a_free_one_is_found() -> None:
     assert ray_process.require_port(port, "127.0.0.1") == port
 
 
+def test_a_quiet_port_is_one_that_linux_gives_nobody() -> None:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert not first <= ray_process.quiet_port() <= last
+
+
 def test_a_long_path_gets_a_short_place_for_sockets(tmp_path: Path) -> None:
     assert ray_process.runtime_dir_for(Path("/home/u/.noodle-ray")) == Path("/home/u/.noodle-ray/ray")
     assert len(str(ray_process.haproxy_dir_for(Path("/home/u/.noodle-ray")))) < 28
