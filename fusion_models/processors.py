@@ -90,6 +90,7 @@ class Processor:
         import torch
 
         torch.set_num_threads(1)
+        torch.backends.cudnn.allow_tf32 = False  # where it is quicker at all, it is not by enough to see other things
         pack = load_pack(config.pack, read_settings().cache_dir)
         self._modality, self._space = config.modality, pack.version("text")
         self._encoder = load_warm(pack, config.modality, config.precision, config.device)

@@ -23,7 +23,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, WhisperForCo
 from noodle_ray.errors import CorruptData
 from noodle_ray.fusion_models.compiled_decoder import CompiledDecoder
 from noodle_ray.fusion_models.log_mel import HOP, SAMPLE_RATE, LogMel
-from noodle_ray.fusion_models.quantised import BF16, FP32, INT8, check_precision, in_precision
+from noodle_ray.fusion_models.quantised import FP32, INT8, check_precision, in_precision, number_type
 from noodle_ray.fusion_models.token_tree import TokenTree
 from noodle_ray.fusion_models.whisper_layers import Decoder, Encoder, KeyValue
 
@@ -92,7 +92,7 @@ class Whisper:
         check_precision(precision, device)
         config = model.config
         self._tokenizer, self._device = tokenizer, torch.device(device)
-        self._type = torch.bfloat16 if precision == BF16 else torch.float32
+        self._type = number_type(precision, device)
         self._window = config.max_source_positions
         self._prompt, self._end = _prompt(tokenizer)
         self._never = _ban(generation.suppress_tokens or [], config.vocab_size, first_special=self._prompt[0])

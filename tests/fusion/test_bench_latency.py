@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from noodle_ray.entry.bench.fusion import latency
 from noodle_ray.entry.bench.fusion.in_process import play as play_in_process
 from noodle_ray.entry.bench.fusion.latency import (
     ALIKE,
@@ -44,6 +45,7 @@ from noodle_ray.entry.cli.bench import rivals_of
 from noodle_ray.errors import InvalidInput, Unavailable
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.fusion.modality import MODALITIES
+from noodle_ray.settings import read_settings
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +322,18 @@ def test_without_capacity_there_are_no_shares_of_it() -> None:
     playing.open(GOAL_SHARE, 0.0, 1.0)
     assert generator.loads == []
     assert [one.left_out for one in playing.measured] == [NO_CAPACITY]
+
+
+def test_whoever_interrupts_it_gets_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, told = Measured(phase(what=LONE)), list[str]()
+
+    def interrupted(plan: object, settings: object, progress: object, measured: list[Measured]) -> float:
+        measured.append(done)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(latency, "_measure_ours", interrupted)
+    assert latency.measure(QUICK, read_settings(), told.append) == [done]
+    assert "interrupted" in told[0]
 
 
 def test_the_floor_is_asked_one_after_the_other(mix: Mix) -> None:

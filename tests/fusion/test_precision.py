@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from noodle_ray.entry.datasets import Photograph, SpeechSet
 from noodle_ray.errors import InvalidInput
+from noodle_ray.fusion.decoding import decode
+from noodle_ray.fusion.limits import DEFAULT
 from noodle_ray.fusion_models.encoders import chosen_precision, load_anchor, load_encoder, located
 from noodle_ray.fusion_models.packs import Pack
 from noodle_ray.fusion_models.pretrained import from_pretrained
@@ -51,6 +55,30 @@ def test_every_precision_runs_every_encoder(base: Pack, modality: str, precision
     exact = load_warm(base, modality, "fp32", "cpu").encode(content[modality], ())
     assert reading.embedding is not None and exact.embedding is not None
     assert reading.embedding @ exact.embedding > 0.9
+
+
+# Which of "cpu" and "cpu:0" it is called makes the difference: the second goes the way that a GPU goes.
+ELSEWHERE = ["cpu:0", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+CLOSE_ELSEWHERE = {"fp32": 0.9999, "fp16": 0.998, "bf16": 0.97}
+
+
+@pytest.mark.parametrize("device", ELSEWHERE)
+@pytest.mark.parametrize("precision", CLOSE_ELSEWHERE)
+@pytest.mark.parametrize("modality", ["text", "code", "vision", "audio"])
+def test_every_precision_runs_on_other_devices(
+    base: Pack, photographs: dict[str, Photograph], speech: SpeechSet, modality: str, precision: str, device: str
+) -> None:
+    content = {
+        "text": "a cup of coffee",
+        "code": "def wait(self): ...",
+        "vision": decode("vision", photographs["coffee"].path.read_bytes(), DEFAULT),
+        "audio": decode("audio", speech["one-moment-please"].path.read_bytes(), DEFAULT),
+    }[modality]
+    reading = load_warm(base, modality, precision, device).encode(content, ("one moment please", "a cat"))
+    exact = load_warm(base, modality, "fp32", "cpu").encode(content, ("one moment please", "a cat"))
+    assert reading.embedding is not None and exact.embedding is not None
+    assert reading.embedding @ exact.embedding > CLOSE_ELSEWHERE[precision]
+    assert reading.transcript == exact.transcript
 
 
 @pytest.mark.parametrize("modality", ["text", "code", "audio", "vision"])

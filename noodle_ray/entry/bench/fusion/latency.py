@@ -144,26 +144,42 @@ def _told(phase: Phase) -> str:
 
 
 def measure(plan: Plan, settings: Settings, progress: Progress) -> list[Measured]:
-    """Every phase of every system. A rival that cannot be started here is left out, with the reason."""
-    with _ours(plan, settings.cache_dir, progress) as (player, faults):
-        _everything_lone(player)
-        floor = _beside_the_floor(player, settings)
-        steps = [player.closed(MODALITIES, plan.step_s, workers) for workers in plan.workers if workers > 1]
-        steps += [one for one in player.measured if is_lone_and_full(one)]
-        for workers in plan.workers:
-            if workers > 1:  # one has been measured already
-                player.closed(("text",), plan.step_s, workers)
-        rate = capacity(steps)
-        _shares(player, rate)
-        _play_faults(player, faults, rate)
-    measured = [*player.measured, *floor]
-    for name in plan.rivals:
-        measured += _rival(name, rate, plan, settings, progress)
+    """Every phase of every system. A rival that cannot be started here is left out, with the reason.
+
+    Whoever interrupts it gets what was measured until then.
+    """
+    measured: list[Measured] = []
+    try:
+        rate = _measure_ours(plan, settings, progress, measured)
+        for name in plan.rivals:
+            _rival(name, rate, plan, settings, progress, measured)
+    except KeyboardInterrupt:
+        progress("interrupted: what follows was measured before that")
     return measured
 
 
+def _measure_ours(plan: Plan, settings: Settings, progress: Progress, measured: list[Measured]) -> float:
+    """Adds our phases, then the floor's. Gives the capacity, in answers a second."""
+    floor: list[Measured] = []
+    try:
+        with _ours(plan, settings.cache_dir, progress, measured) as (player, faults):
+            _everything_lone(player)
+            _beside_the_floor(player, settings, floor)
+            steps = [player.closed(MODALITIES, plan.step_s, workers) for workers in plan.workers if workers > 1]
+            steps += [one for one in measured if is_lone_and_full(one)]
+            for workers in plan.workers:
+                if workers > 1:  # one has been measured already
+                    player.closed(("text",), plan.step_s, workers)
+            rate = capacity(steps)
+            _shares(player, rate)
+            _play_faults(player, faults, rate)
+    finally:
+        measured += floor
+    return rate
+
+
 @contextmanager
-def _ours(plan: Plan, cache_dir: Path, progress: Progress) -> Iterator[tuple[Player, Faults]]:
+def _ours(plan: Plan, cache_dir: Path, progress: Progress, measured: list[Measured]) -> Iterator[tuple[Player, Faults]]:
     from noodle_ray.entry.ray_connection import connection  # Ray reads its settings when it is imported
 
     with (
@@ -171,7 +187,7 @@ def _ours(plan: Plan, cache_dir: Path, progress: Progress) -> Iterator[tuple[Pla
         systems.generator(system, cache_dir) as generator,
         connection(cluster.file.address),
     ):
-        player = Player(system, generator, plan, progress)
+        player = Player(system, generator, plan, progress, measured)
         _settle(player)
         yield player, Faults(cluster)
 
@@ -206,15 +222,14 @@ def _play_faults(player: Player, faults: Faults, rate: float) -> None:
         player.open(GOAL_SHARE, rate, player.plan.fault_s, fault, act)
 
 
-def _beside_the_floor(player: Player, settings: Settings) -> list[Measured]:
+def _beside_the_floor(player: Player, settings: Settings, measured: list[Measured]) -> None:
     """Lone requests, ours and the floor's in turn: whatever else slows the machine down slows both."""
     plan = player.plan
     with systems.in_process(settings.cache_dir, settings.pack) as generator:
-        floor = Player(System(IN_PROCESS, ""), generator, plan, player.progress)
+        floor = Player(System(IN_PROCESS, ""), generator, plan, player.progress, measured)
         floor.generator.run(Load(modalities=MODALITIES, seconds=plan.settle_s / 4))
         for modalities in (THREE, MODALITIES):
             in_turn((player, floor), modalities, plan.lone_s, ROUNDS)
-    return floor.measured
 
 
 def in_turn(players: Sequence[Player], modalities: tuple[str, ...], seconds: float, rounds: int) -> None:
@@ -234,20 +249,22 @@ def in_turn(players: Sequence[Player], modalities: tuple[str, ...], seconds: flo
         player.measured.append(Measured(phase, all_of_it, used_ms))
 
 
-def _rival(name: str, rate: float, plan: Plan, settings: Settings, progress: Progress) -> Sequence[Measured]:
+def _rival(
+    name: str, rate: float, plan: Plan, settings: Settings, progress: Progress, measured: list[Measured]
+) -> None:
     progress(f"starting {name}")
     try:
         with (
             systems.rival(name, settings.cache_dir, settings.pack) as system,
             systems.generator(system, settings.cache_dir) as generator,
         ):
-            player = Player(system, generator, plan, progress)
+            player = Player(system, generator, plan, progress, measured)
             _settle(player)
             _play_rival(player, rate)
-            return player.measured
     except Unavailable as error:
         progress(f"{name} is left out: {error.message}")
-        return [Measured(Phase(name, LONE, Load(modalities=MODALITIES, seconds=1)), left_out=error.message)]
+        nothing = Phase(name, LONE, Load(modalities=MODALITIES, seconds=1))
+        measured.append(Measured(nothing, left_out=error.message))
 
 
 def _play_rival(player: Player, rate: float) -> None:
