@@ -20,8 +20,9 @@ from noodle_ray.fusion.modality import FIELD_OF
 from noodle_ray.fusion.reading import Matrix, Reading
 from noodle_ray.fusion.rule import combined
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
-from noodle_ray.fusion_models.packs import load_pack
+from noodle_ray.fusion_models.packs import Pack, load_pack
 from noodle_ray.fusion_models.text import Sentences
+from noodle_ray.settings import read_settings
 
 ONLY = "1"
 """There is one version of each encoder here."""
@@ -77,7 +78,7 @@ class Encoders:
         torch.set_num_threads(1)
         found = load_pack(pack, cache_dir)
         self._calibration = load_calibration(pack)
-        self._encoders: dict[str, ModalityEncoder] = {name: load_encoder(found, name) for name in found.modalities}
+        self._encoders = {name: encoder_as_set(found, name) for name in found.modalities}
         self._threads = {name: _one_thread(name) for name in found.modalities}
         self._rows = CandidateRows(cast(Sentences, self._encoders["text"]))
 
@@ -93,6 +94,12 @@ class Encoders:
 
     def _read(self, modality: str, content: str, candidates: tuple[str, ...]) -> Reading:
         return self._encoders[modality].encode(decoded(modality, content), candidates)
+
+
+def encoder_as_set(pack: Pack, modality: str) -> ModalityEncoder:
+    """In the precision and on the device that ours are set to: whoever is compared computes alike."""
+    settings = read_settings()
+    return load_encoder(pack, modality, settings.fusion_precision, settings.fusion_device)
 
 
 def _one_thread(name: str) -> ThreadPoolExecutor:

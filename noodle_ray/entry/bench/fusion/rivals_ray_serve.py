@@ -13,15 +13,16 @@ from ray import serve
 from starlette.requests import Request
 
 from noodle_ray.entry.bench.fusion.rivals import Ready
-from noodle_ray.entry.bench.fusion.rivals_encoders import CandidateRows, decoded, fused, given
+from noodle_ray.entry.bench.fusion.rivals_encoders import CandidateRows, decoded, encoder_as_set, fused, given
 from noodle_ray.entry.bench.nodes_overhead import default_settings
 from noodle_ray.entry.local_cluster import bare_ray
 from noodle_ray.entry.ray_connection import connection
 from noodle_ray.fusion.calibration import load_calibration
 from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion.reading import Matrix, Reading
-from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
+from noodle_ray.fusion_models.encoders import ModalityEncoder
 from noodle_ray.fusion_models.packs import load_pack
+from noodle_ray.settings import read_settings
 
 CPUS = 0.2
 """Serve's default is a whole CPU for each replica, and five do not fit on two cores; all else is as it comes."""
@@ -34,7 +35,7 @@ class Encoder:
         import torch
 
         torch.set_num_threads(1)
-        encoder: Any = load_encoder(load_pack(pack, cache_dir), modality)
+        encoder: Any = encoder_as_set(load_pack(pack, cache_dir), modality)
         self._encoder: ModalityEncoder = encoder
         self._rows = CandidateRows(encoder) if modality == "text" else None
         self._lock = threading.Lock()
@@ -78,9 +79,11 @@ def run(port: int, cache_dir: Path, pack: str, ready: Ready) -> None:
 
 
 def _application(cache_dir: Path, pack: str) -> serve.Application:
-    encoders = {modality: _deployed(Encoder, modality).bind(cache_dir, pack, modality) for modality in MODALITIES}
+    settings = read_settings()
+    gpus = 0.0 if settings.fusion_device == "cpu" else settings.fusion_gpu_share
+    encoders = {modality: _deployed(Encoder, modality, gpus).bind(cache_dir, pack, modality) for modality in MODALITIES}
     return _deployed(Ingress, "ingress").bind(pack, encoders)
 
 
-def _deployed(kind: type[Any], name: str) -> serve.Deployment:
-    return serve.deployment(name=name, ray_actor_options={"num_cpus": CPUS})(kind)
+def _deployed(kind: type[Any], name: str, gpus: float = 0.0) -> serve.Deployment:
+    return serve.deployment(name=name, ray_actor_options={"num_cpus": CPUS, "num_gpus": gpus})(kind)
