@@ -265,6 +265,9 @@ def kinds_of(text: str) -> tuple[str, ...]:
 def fusion(
     accuracy: Annotated[bool, typer.Option("--accuracy", help="How often it is right, on every task.")] = False,
     latency: Annotated[bool, typer.Option("--latency", help="How quickly it answers, beside its rivals.")] = False,
+    precisions: Annotated[
+        bool, typer.Option("--precisions", help="Each encoder in each precision, beside itself in fp32.")
+    ] = False,
     task: Annotated[list[str] | None, typer.Option(help="Of --accuracy; may be repeated; default: all.")] = None,
     rival: Annotated[
         list[str] | None, typer.Option(help='Of --latency; may be repeated; "none"; default: all.')
@@ -279,12 +282,14 @@ def fusion(
     """How often fusion is right, by task, subset of senses and method; or how quickly it answers over HTTP."""
     from noodle_ray.entry.bench.placement_plots import require_matplotlib
 
-    if accuracy == latency:
-        raise InvalidInput.of("--accuracy", "or --latency: one of them says what is measured")
+    if accuracy + latency + precisions != 1:
+        raise InvalidInput.of("--accuracy", "or --latency or --precisions: one of them says what is measured")
     rivals = rivals_of(rival)
     if plots is not None:
         require_matplotlib()
-    if accuracy:
+    if precisions:
+        _fusion_precisions(json)
+    elif accuracy:
         _fusion_accuracy(task or [], json, plots)
     else:
         _fusion_latency(rivals, seconds, quick, json, plots)
@@ -317,6 +322,16 @@ def _fusion_accuracy(tasks: list[str], json: Path | None, plots: Path | None) ->
     report.publish("fusion accuracy", rows_of(outcome), json, lambda: accuracy_table.show(outcome))
     for path in write_plots(outcome, plots) if plots is not None else []:
         say(f"drawn: {path}")
+
+
+def _fusion_precisions(json: Path | None) -> None:
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.fusion.precisions import measure, show
+    from noodle_ray.entry.cli.output import say
+    from noodle_ray.settings import read_settings
+
+    compared = measure(read_settings(), say)
+    report.publish("fusion precisions", [row for one in compared for row in one.rows()], json, lambda: show(compared))
 
 
 def _fusion_latency(
