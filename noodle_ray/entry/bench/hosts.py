@@ -1,0 +1,230 @@
+"""Several hosts on one machine: each has a network, processes, files and a name of its own. It takes Linux, and root.
+
+A host is a set of Linux namespaces around a process that does nothing. Its network namespace is joined to a bridge; its
+files are this machine's, seen through an overlay whose changes are kept in memory and end with the host.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from noodle_ray.errors import InvalidInput, Unavailable
+
+MOST = 200
+START_S, STOP_S = 20.0, 10.0
+TOOLS = ("ip", "unshare", "nsenter", "mount", "chroot")
+DISK, SHARED_MEMORY = "4g", "1g"
+"""Bounds on what a host may write, to its files and to its shared memory; both are memory, taken as it is used."""
+
+_UNSHARE = ("unshare", "--net", "--pid", "--fork", "--mount")
+
+# The files of one host: it runs as the first process of its namespaces. $1: an empty folder; $2: its name; $3: what
+# /etc/hosts is to hold; the rest: folders that stay visible although they lie in /tmp.
+_ENTER = f"""
+set -eu
+work=$1 name=$2 hosts=$3; shift 3
+mount --make-rprivate /
+mount -t tmpfs -o size={DISK} tmpfs "$work"
+mkdir "$work/changed" "$work/scratch" "$work/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$work/changed,workdir=$work/scratch" "$work/root"
+root=$work/root
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs -o size={SHARED_MEMORY},mode=1777 tmpfs "$root/dev/shm"
+mount -t tmpfs -o size={DISK},mode=1777 tmpfs "$root/tmp"
+mount -t tmpfs -o mode=755 tmpfs "$root/run"
+for kept; do mkdir -p "$root$kept"; mount --rbind "$kept" "$root$kept"; done
+printf %s "$hosts" > "$root/etc/hosts"
+hostname "$name"
+exec chroot "$root" /bin/bash -c 'echo ready; trap "exit 0" TERM; while :; do sleep 3600 & wait $!; done'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A running host. process_id: of its first process, as this machine numbers it; link: this machine's end of its
+    network cable."""
+
+    name: str
+    address: str
+    process_id: int
+    link: str
+
+    def command(self, *words: str) -> list[str]:
+        """What runs this command on the host."""
+        enter = ["nsenter", f"--target={self.process_id}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root"]
+        return [*enter, "--wd", "--", *words]
+
+    def run(self, *words: str, timeout_s: float = 60.0) -> str:
+        """Runs it there, and gives what it prints. Raises Unavailable with its last words where it fails."""
+        try:
+            done = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=timeout_s, check=False)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"{words[0]} did not end on {self.name} within {timeout_s:g} s") from None
+        if done.returncode:
+            raise Unavailable(f"{words[0]} failed on {self.name}: {(done.stderr or done.stdout).strip()[-500:]}")
+        return done.stdout
+
+    def processes(self) -> list[int]:
+        """All that run there, the first one left out."""
+        own = _namespace(self.process_id)
+        return [pid for pid in psutil.pids() if pid != self.process_id and _namespace(pid) == own]
+
+    def freeze(self) -> None:
+        """Every process there stands still; the network cable stays in."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """The host ends as by a power cut: every process at once, and its files."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process_id, signal.SIGKILL)
+
+    def unplug(self) -> None:
+        """Nothing goes to it and nothing comes from it; it runs on."""
+        _ip("link", "set", self.link, "down")
+
+    def plug_in(self) -> None:
+        _ip("link", "set", self.link, "up")
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def _namespace(pid: int) -> int | None:
+    try:
+        return Path(f"/proc/{pid}/ns/pid").stat().st_ino
+    except OSError:  # it has ended
+        return None
+
+
+def why_not() -> str:
+    """Why there can be no hosts here; "" where there can."""
+    if sys.platform != "linux":
+        return "hosts are made of Linux namespaces"
+    if os.geteuid() != 0:
+        return "only root may make network namespaces"
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return f"{', '.join(missing)}: not installed (Debian: iproute2, util-linux)"
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        return "this kernel has no overlay file system"
+    tried = subprocess.run([*_UNSHARE, "true"], capture_output=True, text=True, check=False)
+    return tried.stderr.strip()
+
+
+@contextmanager
+def hosts(count: int, keep: Sequence[Path] = ()) -> Iterator[list[Host]]:
+    """So many hosts on a network of their own, which this machine is on, too; they end with the block.
+
+    keep: folders in /tmp, or below it, that they are to see; the rest of /tmp is each host's own.
+    Raises InvalidInput, and Unavailable with the reason where there can be none.
+    """
+    if not 1 <= count <= MOST:
+        raise InvalidInput.of("count", f"must be 1 to {MOST}", count)
+    if reason := why_not():
+        raise Unavailable(f"there can be no hosts here: {reason}")
+    with ExitStack() as stack:
+        bridge, network = stack.enter_context(_bridge())
+        addresses = {f"{bridge}-{number}": f"{network}.{number}" for number in range(1, count + 1)}
+        names = "".join(f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **addresses}.items())
+        yield [stack.enter_context(_host(name, address, bridge, names, keep)) for name, address in addresses.items()]
+
+
+@contextmanager
+def _bridge() -> Iterator[tuple[str, str]]:
+    """Its name, and the first three numbers of its network; this machine is 254 there."""
+    taken = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True, check=True).stdout
+    free = [number for number in range(1, 255) if f" 10.77.{number}." not in taken]
+    if not free:
+        raise Unavailable("all networks from 10.77.1.0 to 10.77.254.0 are taken")
+    number = random.choice(free)  # noqa: S311  (two that start at once rarely choose the same)
+    name, network = f"noodle{number}", f"10.77.{number}"
+    _ip("link", "add", name, "type", "bridge")
+    try:
+        _ip("addr", "add", f"{network}.254/24", "dev", name)
+        _ip("link", "set", name, "up")
+        yield name, network
+    finally:
+        _ip("link", "delete", name)
+
+
+@contextmanager
+def _host(name: str, address: str, bridge: str, names: str, keep: Sequence[Path]) -> Iterator[Host]:
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as work:
+        kept = [str(folder.resolve()) for folder in keep]
+        process = subprocess.Popen(
+            [*_UNSHARE, "--uts", "--ipc", "--kill-child", "/bin/bash", "-c", _ENTER, "bash", work, name, names, *kept],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            host = Host(name, address, _first_process(process), f"{bridge}h{address.rpartition('.')[2]}")
+            _connect(host, bridge)
+            yield host
+        finally:
+            _end(process)
+
+
+def _first_process(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None and process.stderr is not None
+    if process.stdout.readline().strip() != "ready":
+        raise Unavailable(f"a host did not start: {process.stderr.read().strip()[-500:]}")
+    [child] = psutil.Process(process.pid).children()
+    return int(child.pid)
+
+
+def _connect(host: Host, bridge: str) -> None:
+    gateway = f"{host.address.rpartition('.')[0]}.254"
+    _ip("link", "add", host.link, "type", "veth", "peer", "name", "eth0", "netns", str(host.process_id))
+    _ip("link", "set", host.link, "master", bridge, "up")
+    for words in (
+        ("addr", "add", f"{host.address}/24", "dev", "eth0"),
+        ("link", "set", "lo", "up"),
+        ("link", "set", "eth0", "up"),
+        ("route", "add", "default", "via", gateway),
+    ):
+        host.run("ip", *words)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None and process.stderr is not None
+    process.kill()  # and with it, by --kill-child, the host's first process, and with that all others
+    process.wait(STOP_S)
+    process.stdout.close()
+    process.stderr.close()
+
+
+def _ip(*words: str) -> None:
+    """Raises Unavailable with its last words."""
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unavailable(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+
+def wait_until_ended(pids: Sequence[int], within_s: float = STOP_S) -> None:
+    """Raises Unavailable where one of these processes runs on."""
+    deadline = time.monotonic() + within_s
+    while left := [pid for pid in pids if psutil.pid_exists(pid)]:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"still running: {left}")
+        time.sleep(0.05)

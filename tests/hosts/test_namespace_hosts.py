@@ -1,0 +1,141 @@
+"""Hosts made of namespaces: each by itself, joined by a network, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from noodle_ray.entry.bench.hosts import Host, hosts, wait_until_ended, why_not
+from noodle_ray.errors import InvalidInput, Unavailable
+
+WHY_NOT = why_not()
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"there can be no hosts here: {WHY_NOT}")
+
+SERVE = """
+import socket
+server = socket.create_server(("0.0.0.0", 5000))
+print("on", flush=True)
+while True:
+    server.accept()[0].send(b"hi")
+"""
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[list[Host]]:
+    with hosts(3) as made:
+        yield made
+
+
+@pytest.fixture
+def server(three: list[Host]) -> Iterator[Host]:
+    """The first host, on which something answers on port 5000."""
+    process = subprocess.Popen(three[0].command("python3", "-c", SERVE), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"on\n"
+    yield three[0]
+    three[0].thaw()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    for pid in three[0].processes():
+        os.kill(pid, 9)
+
+
+def asked(host: Host, other: Host) -> str:
+    """What the one gets from the other's port 5000."""
+    ask = f"import socket; print(socket.create_connection(('{other.address}', 5000), 1).recv(9).decode())"
+    return host.run("timeout", "3", "python3", "-c", f"import socket; socket.setdefaulttimeout(1)\n{ask}").strip()
+
+
+def test_each_has_a_name_and_an_address_of_its_own(three: list[Host]) -> None:
+    assert [host.run("hostname").strip() for host in three] == [host.name for host in three]
+    assert len({host.address for host in three}) == 3
+    for host in three:
+        assert host.address in host.run("ip", "-o", "-4", "addr", "show", "eth0")
+        assert three[2].address in host.run("getent", "hosts", three[2].name)
+
+
+def test_each_has_files_of_its_own(three: list[Host]) -> None:
+    first, second, _ = three
+    for folder in ("/tmp", "/root", "/dev/shm", "/etc", "/run"):
+        first.run("touch", f"{folder}/of-the-first")
+        assert "of-the-first" not in second.run("ls", folder)
+        assert not Path(folder, "of-the-first").exists()
+    assert first.run("cat", "/etc/os-release") == Path("/etc/os-release").read_text()
+
+
+def test_each_sees_only_its_own_processes(three: list[Host], server: Host) -> None:
+    seen = [len(host.run("sh", "-c", "ls -d /proc/[0-9]*").split()) for host in three]
+    assert seen[0] == seen[1] + 1 == seen[2] + 1
+    assert os.getpid() not in server.processes()
+
+
+def test_they_reach_each_other_and_this_machine_reaches_them(three: list[Host], server: Host) -> None:
+    assert asked(three[1], server) == "hi"
+    with closing(socket.create_connection((server.address, 5000), 5)) as connection:
+        assert connection.recv(9) == b"hi"
+
+
+def test_one_that_is_unplugged_is_reached_by_nobody_and_runs_on(three: list[Host], server: Host) -> None:
+    server.unplug()
+    with pytest.raises(Unavailable, match=r"timed out|No route|unreachable"):
+        asked(three[1], server)
+    assert asked(server, server) == "hi"
+    server.plug_in()
+    assert asked(three[1], server) == "hi"
+
+
+def test_one_that_is_frozen_takes_calls_and_answers_none(three: list[Host], server: Host) -> None:
+    server.freeze()
+    with pytest.raises(Unavailable, match="timed out"):
+        asked(three[1], server)
+    server.thaw()
+    assert asked(three[1], server) == "hi"
+
+
+def test_one_that_is_killed_leaves_the_others_alone() -> None:
+    with hosts(2) as (first, second):
+        first.run("sh", "-c", "sleep 60 >/dev/null 2>&1 &")
+        running = [first.process_id, *first.processes()]
+        first.kill()
+        wait_until_ended(running)
+        assert second.run("hostname").strip() == second.name
+
+
+def test_nothing_is_left() -> None:
+    before = set(psutil.net_if_addrs())
+    with hosts(2) as made:
+        made[0].run("sh", "-c", "sleep 60 >/dev/null 2>&1 & dd if=/dev/zero of=/root/much bs=1M count=8 2>/dev/null")
+        running = [pid for host in made for pid in (host.process_id, *host.processes())]
+        assert len(running) == 5  # with what the first process of each waits for
+    wait_until_ended(running)
+    assert set(psutil.net_if_addrs()) == before
+    assert not list(Path("/tmp").glob(f"{made[0].name}-*"))
+    assert not Path("/root/much").exists()
+
+
+def test_folders_in_tmp_are_seen_where_that_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "told").write_text("yes")
+    with hosts(1, keep=[tmp_path]) as [host]:
+        assert host.run("cat", str(tmp_path / "told")) == "yes"
+
+
+def test_what_fails_there_is_told() -> None:
+    with hosts(1) as [host]:
+        with pytest.raises(Unavailable, match=rf"ls failed on {host.name}: .*nowhere"):
+            host.run("ls", "/nowhere")
+        with pytest.raises(Unavailable, match="did not end"):
+            host.run("sleep", "9", timeout_s=0.1)
+
+
+@pytest.mark.parametrize("count", [0, 201])
+def test_how_many_is_bounded(count: int) -> None:
+    with pytest.raises(InvalidInput, match="count"), hosts(count):
+        pass
