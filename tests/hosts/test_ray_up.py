@@ -132,10 +132,8 @@ def test_the_token_is_nobody_elses(up: Up) -> None:
 
 
 def test_a_driver_script_runs_there_as_a_job(up: Up) -> None:
-    submit = (
-        "ray job submit --address http://127.0.0.1:8265 --working-dir ~/noodle-ray -- python examples/first_light.py"
-    )
-    said = up.on_head(f'eval "$(noodle environment)"; {submit}', JOB_S)
+    submit = "ray job submit --address http://127.0.0.1:8265 --working-dir ~/noodle-ray"
+    said = up.on_head(f'eval "$(noodle environment)"; {submit} -- python examples/first_light.py', JOB_S)
     assert "GET /api/distributed/nodes → 3 nodes" in said, said[-3000:]
     assert "POST /api/ai/fusion → 'waiting with a cup of coffee'" in said, said[-3000:]
     assert "succeeded" in said
