@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from noodle_ray.entry.bench.host_links import cut, deaf, flapping, losing
 from noodle_ray.entry.bench.hosts import Host, hosts, why_not
 from noodle_ray.errors import InvalidInput
 
+PYTHON = str(Path(sys.executable).resolve())  # the one below a virtual environment, which may lie in /tmp
 WHY_NOT = why_not() or host_links.why_not()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"there can be no hosts here: {WHY_NOT}")
 
@@ -64,7 +67,7 @@ print(one.recv(9).decode())
 def three() -> Iterator[list[Host]]:
     """Three hosts, each of which echoes."""
     with hosts(3) as made:
-        echoes = [subprocess.Popen(host.command("python3", "-c", ECHO), stdout=subprocess.PIPE) for host in made]
+        echoes = [subprocess.Popen(host.command(PYTHON, "-c", ECHO), stdout=subprocess.PIPE) for host in made]
         for echo in echoes:
             assert echo.stdout is not None
             assert echo.stdout.readline() == b"on\n"
@@ -79,20 +82,20 @@ def three() -> Iterator[list[Host]]:
 
 
 def back(asking: Host, other: Host, sent: int = 1) -> int:
-    return int(asking.run("python3", "-c", COUNT, other.address, str(sent)))
+    return int(asking.run(PYTHON, "-c", COUNT, other.address, str(sent)))
 
 
 def heard(host: Host, asking: Host) -> bool:
     """Whether what the one sends reaches the other, whose answer goes elsewhere: to this machine."""
     process = subprocess.Popen(
-        host.command("python3", "-c", HEAR),
+        host.command(PYTHON, "-c", HEAR),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "on\n"
-    asking.run("python3", "-c", f"import socket; socket.socket(2, 2).sendto(b'hi', ('{host.address}', 5002))")
+    asking.run(PYTHON, "-c", f"import socket; socket.socket(2, 2).sendto(b'hi', ('{host.address}', 5002))")
     said, _ = process.communicate(timeout=20)
     return said == "hi\n"
 

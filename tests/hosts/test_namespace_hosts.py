@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from noodle_ray.entry.bench.hosts import Host, hosts, wait_until_ended, why_not
 from noodle_ray.errors import InvalidInput, Unavailable
 
+PYTHON = str(Path(sys.executable).resolve())  # the one below a virtual environment, which may lie in /tmp
 WHY_NOT = why_not()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"there can be no hosts here: {WHY_NOT}")
 
@@ -36,7 +38,7 @@ def three() -> Iterator[list[Host]]:
 @pytest.fixture
 def server(three: list[Host]) -> Iterator[Host]:
     """The first host, on which something answers on port 5000."""
-    process = subprocess.Popen(three[0].command("python3", "-c", SERVE), stdout=subprocess.PIPE)
+    process = subprocess.Popen(three[0].command(PYTHON, "-c", SERVE), stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"on\n"
     yield three[0]
@@ -51,7 +53,7 @@ def server(three: list[Host]) -> Iterator[Host]:
 def asked(host: Host, other: Host) -> str:
     """What the one gets from the other's port 5000."""
     ask = f"import socket; print(socket.create_connection(('{other.address}', 5000), 1).recv(9).decode())"
-    return host.run("timeout", "3", "python3", "-c", f"import socket; socket.setdefaulttimeout(1)\n{ask}").strip()
+    return host.run("timeout", "3", PYTHON, "-c", f"import socket; socket.setdefaulttimeout(1)\n{ask}").strip()
 
 
 def test_each_has_a_name_and_an_address_of_its_own(three: list[Host]) -> None:

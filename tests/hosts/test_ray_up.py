@@ -25,6 +25,14 @@ ROOT = Path(__file__).parents[2]
 UP_S, JOB_S, STATUS_S, DOWN_S, ENDED_S = 420, 240, 120, 120, 150
 """Far beyond what each takes: the machine may be busy."""
 
+OTHER_PYTHON = """
+mkdir -p /opt/other/bin
+printf '#!/bin/sh\\necho the wrong one\\nexit 1\\n' | tee /opt/other/bin/python > /opt/other/bin/ray
+chmod +x /opt/other/bin/*
+echo 'export PATH=/opt/other/bin:$PATH' > ~/.bashrc
+"""
+"""The head's account has another Python and another Ray first on its PATH, as pyenv and conda do."""
+
 WHY_NOT = why_not() or host_ssh.why_not()
 pytestmark = [
     pytest.mark.ray,
@@ -105,6 +113,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with hosts(3, keep=in_tmp) as made:
         for host in made:
             host.run("/bin/bash", "-c", "rm -rf ~/.noodle-ray ~/.bashrc")  # a host where nobody has been yet
+        made[0].run("/bin/bash", "-c", OTHER_PYTHON)
         key = host_ssh.serve_ssh(made, folder)
         config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
         file = folder / "cluster.yaml"

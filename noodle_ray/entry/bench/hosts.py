@@ -25,10 +25,16 @@ from noodle_ray.errors import InvalidInput, Unavailable
 
 MOST = 200
 START_S, STOP_S = 20.0, 10.0
-TOOLS = ("ip", "unshare", "nsenter", "mount", "chroot")
+TOOLS = ("ip", "unshare", "nsenter", "mount", "chroot", "env")
 DISK, SHARED_MEMORY = "4g", "1g"
 """Bounds on what a host may write, to its files and to its shared memory; both are memory, taken as it is used."""
 
+_ENVIRONMENT = (
+    "HOME=/root",
+    "USER=root",
+    "LANG=C.UTF-8",
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+)
 _UNSHARE = ("unshare", "--net", "--pid", "--fork", "--mount")
 
 # The files of one host: it runs as the first process of its namespaces. $1: an empty folder; $2: its name; $3: what
@@ -65,9 +71,9 @@ class Host:
     link: str
 
     def command(self, *words: str) -> list[str]:
-        """What runs this command on the host."""
+        """What runs this command on the host, as for root who has just logged in: with nothing of this environment."""
         enter = ["nsenter", f"--target={self.process_id}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root"]
-        return [*enter, "--wd", "--", *words]
+        return [*enter, "--wd", "--", "env", "-i", *_ENVIRONMENT, *words]
 
     def run(self, *words: str, timeout_s: float = 60.0) -> str:
         """Runs it there, and gives what it prints. Raises Unavailable with its last words where it fails."""
