@@ -142,3 +142,21 @@ def test_what_fails_there_is_told() -> None:
 def test_how_many_is_bounded(count: int) -> None:
     with pytest.raises(InvalidInput, match="count"), hosts(count):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("sys.platform", "darwin", "Linux"),
+        ("os.geteuid", lambda: 1000, "only root"),
+        ("shutil.which", lambda tool: None, "not installed"),
+        ("_OVERLAY", "echo no such thing >&2; exit 1", "no such thing"),
+    ],
+)
+def test_where_there_can_be_none_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, reason: str
+) -> None:
+    monkeypatch.setattr(f"noodle_ray.entry.bench.hosts.{name}", value)
+    assert reason in why_not()
+    with pytest.raises(Unavailable, match=reason), hosts(1):
+        pass

@@ -37,16 +37,20 @@ _ENVIRONMENT = (
 )
 _UNSHARE = ("unshare", "--net", "--pid", "--fork", "--mount")
 
-# The files of one host: it runs as the first process of its namespaces. $1: an empty folder; $2: its name; $3: what
-# /etc/hosts is to hold; the rest: folders that stay visible although they lie in /tmp.
-_ENTER = f"""
+# This machine's files with changes of one's own. $1: an empty folder.
+_OVERLAY = f"""
 set -eu
-work=$1 name=$2 hosts=$3; shift 3
+work=$1
 mount --make-rprivate /
 mount -t tmpfs -o size={DISK} tmpfs "$work"
 mkdir "$work/changed" "$work/scratch" "$work/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$work/changed,workdir=$work/scratch" "$work/root"
-root=$work/root
+"""
+
+# What the first process of a host does. $2: its name; $3: what /etc/hosts is to hold; the rest: folders that stay
+# visible although they lie in /tmp.
+_ENTER = f"""{_OVERLAY}
+root=$work/root name=$2 hosts=$3; shift 3
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
@@ -130,10 +134,11 @@ def why_not() -> str:
         return "only root may make network namespaces"
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return f"{', '.join(missing)}: not installed (Debian: iproute2, util-linux)"
-    if "overlay" not in Path("/proc/filesystems").read_text():
-        return "this kernel has no overlay file system"
-    tried = subprocess.run([*_UNSHARE, "true"], capture_output=True, text=True, check=False)
-    return tried.stderr.strip()
+    with tempfile.TemporaryDirectory() as work:
+        tried = subprocess.run(
+            [*_UNSHARE, "/bin/bash", "-c", _OVERLAY, "bash", work], capture_output=True, text=True, check=False
+        )
+    return f"it was tried: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 @contextmanager
