@@ -17,7 +17,7 @@ from noodle_ray.entry.bench.timing import percentile
 from noodle_ray.entry.cli.output import print_table
 from noodle_ray.fusion.reading import Reading
 from noodle_ray.fusion_models.packs import Pack, load_pack
-from noodle_ray.fusion_models.processors import load_warm
+from noodle_ray.fusion_models.processors import load_warm, set_up_torch
 from noodle_ray.fusion_models.quantised import FP32, INT8, PRECISIONS
 from noodle_ray.settings import Settings
 
@@ -62,9 +62,8 @@ class Compared:
 
 
 def measure(settings: Settings, progress: Callable[[str], None]) -> list[Compared]:
-    """Reads the same items in each way, with one thread of torch's, as an encoder's process does."""
-    torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = False
+    """Reads the same items in each way, in a process set up as an encoder's is."""
+    set_up_torch()
     pack, mix = load_pack(settings.pack, settings.cache_dir), load_mix(settings.cache_dir)
     compared = []
     for modality in pack.modalities:
