@@ -1,4 +1,4 @@
-"""The first question to a fusion service that was just started: it takes longer than any other, so nobody waits for it.
+"""The first question to a fusion service that was just started: it takes longer than any other, so no user asks it.
 
 On its way connections are opened and code is loaded, in the gateway, the engine and every encoder.
 """

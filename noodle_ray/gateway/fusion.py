@@ -103,14 +103,9 @@ async def read_input(request: Request) -> MultimodalInput:
     else:
         async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as form:
             fields = await _read_form(form)
-    if _declared_size(request) < _LARGE:
+    if 0 < declared_size(request.headers) < _LARGE:  # one that says nothing may be of any size
         return MultimodalInput.parse(fields)
     return await asyncio.to_thread(MultimodalInput.parse, fields)
-
-
-def _declared_size(request: Request) -> int:
-    """What a body says of its size: one that says nothing may be of any."""
-    return declared_size(request.headers) or _LARGE
 
 
 async def _read_form(form: FormData) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from noodle_ray.entry import first_question
@@ -58,5 +59,16 @@ def _plain(name: str, value: Any) -> Any:
     return base64.b64decode(value) if name in ("image", "audio") else value
 
 
-def test_where_nobody_answers_nothing_happens() -> None:
+def test_where_nobody_answers_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    post, failures = httpx.post, list[httpx.ConnectError]()
+
+    def noting(*args: Any, **kwargs: Any) -> httpx.Response:
+        try:
+            return post(*args, **kwargs)
+        except httpx.ConnectError as error:
+            failures.append(error)
+            raise
+
+    monkeypatch.setattr(httpx, "post", noting)
     first_question.ask(f"http://127.0.0.1:{quiet_port()}", "secret")
+    assert len(failures) == 1

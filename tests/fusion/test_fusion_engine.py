@@ -460,17 +460,21 @@ async def test_embedding_in_a_session_is_remembered(build: Callable[..., World])
     assert world.memory.notes[0][1].place is not None
 
 
-async def test_what_cannot_be_read_in_time_is_refused_at_once(build: Callable[..., World]) -> None:
-    slow = FakeEncoder(hangs=True)
-    world = build(limit_ms=50, text=slow)
-    # The first reading teaches how long one takes; then two are under way that nobody waits for any more.
+async def refused_behind_another(world: World, each_s: float) -> Overloaded:
+    """What a text gets whose encoder, which takes so long for one, still reads one that nobody waits for any more."""
     admission = world.engine._senses.admission
-    admission.end(admission.begin("text", 0.0), 0.1, is_read=True)
+    admission.end(admission.begin("text", 0.0), each_s, is_read=True)
     with pytest.raises(DeadlineExceeded):
         await world.process(MultimodalInput(text="1"))
     with pytest.raises(Overloaded) as caught:
         await world.process(MultimodalInput(text="2"))
-    assert caught.value.retry_after_s > 0
+    return caught.value
+
+
+async def test_what_cannot_be_read_in_time_is_refused_at_once(build: Callable[..., World]) -> None:
+    slow = FakeEncoder(hangs=True)
+    world = build(limit_ms=50, text=slow)
+    assert (await refused_behind_another(world, 0.1)).retry_after_s > 0
     assert len(slow.calls) == 1
     # With another modality there is an answer, without the one whose queue is too long.
     result = await world.process(MultimodalInput(text="3", code="c"))
@@ -481,14 +485,10 @@ async def test_what_cannot_be_read_in_time_is_refused_at_once(build: Callable[..
 
 
 async def test_nothing_in_time_behind_others_is_too_much_asked(build: Callable[..., World]) -> None:
-    world = build(limit_ms=50, text=FakeEncoder(hangs=True))
-    admission = world.engine._senses.admission
-    admission.end(admission.begin("text", 0.0), 0.001, is_read=True)
-    with pytest.raises(DeadlineExceeded):
-        await world.process(MultimodalInput(text="1"))
-    with pytest.raises(Overloaded) as caught:
-        await world.process(MultimodalInput(text="2"))
-    assert caught.value.retry_after_s == pytest.approx(0.001)
+    slow = FakeEncoder(hangs=True)
+    refused = await refused_behind_another(build(limit_ms=50, text=slow), 0.001)
+    assert refused.retry_after_s == pytest.approx(0.001)
+    assert len(slow.calls) == 2
 
 
 class SharedDict:

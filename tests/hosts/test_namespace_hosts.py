@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from noodle_ray.entry.bench.hosts import Host, hosts, wait_until_ended, why_not
+from noodle_ray.entry.bench.hosts import Host, hosts, why_not
 from noodle_ray.errors import InvalidInput, Unavailable
 
 PYTHON = str(Path(sys.executable).resolve())  # the one below a virtual environment, which may lie in /tmp
@@ -54,6 +55,13 @@ def asked(host: Host, other: Host) -> str:
     """What the one gets from the other's port 5000."""
     ask = f"import socket; print(socket.create_connection(('{other.address}', 5000), 1).recv(9).decode())"
     return host.run("timeout", "3", PYTHON, "-c", f"import socket; socket.setdefaulttimeout(1)\n{ask}").strip()
+
+
+def wait_until_ended(pids: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in pids if psutil.pid_exists(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
 
 
 def test_each_has_a_name_and_an_address_of_its_own(three: list[Host]) -> None:

@@ -150,15 +150,15 @@ def test_a_driver_script_runs_there_as_a_job(up: Up) -> None:
 
 def test_down_leaves_nothing_behind(up: Up) -> None:
     up.ray("down", "--yes", str(up.file), timeout_s=DOWN_S)
-    assert raylets(up.hosts[:1]) == []
+    assert processes_of_ray(up.hosts[:1]) == []
     # Ray's `local` provider stops the head only. Workers end by themselves when it has been away for a minute.
     deadline = time.monotonic() + ENDED_S
-    while (left := raylets(up.hosts)) and time.monotonic() < deadline:
+    while (left := processes_of_ray(up.hosts)) and time.monotonic() < deadline:
         time.sleep(1)
     assert left == []
 
 
-def raylets(made: list[Host]) -> list[str]:
+def processes_of_ray(made: list[Host]) -> list[str]:
     """Ray's processes on the hosts."""
     found = []
     for host in made:

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import psutil
 from noodle_ray.errors import InvalidInput, Unavailable
 
 MOST = 200
-START_S, STOP_S = 20.0, 10.0
+STOP_S = 10.0
 TOOLS = ("ip", "unshare", "nsenter", "mount", "chroot", "env")
 DISK, SHARED_MEMORY = "4g", "1g"
 """Bounds on what a host may write, to its files and to its shared memory; both are memory, taken as it is used."""
@@ -230,12 +229,3 @@ def _ip(*words: str) -> None:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"ip {' '.join(words)}: {done.stderr.strip()}")
-
-
-def wait_until_ended(pids: Sequence[int], within_s: float = STOP_S) -> None:
-    """Raises Unavailable where one of these processes runs on."""
-    deadline = time.monotonic() + within_s
-    while left := [pid for pid in pids if psutil.pid_exists(pid)]:
-        if time.monotonic() > deadline:
-            raise Unavailable(f"still running: {left}")
-        time.sleep(0.05)
