@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from noodle_ray.entry import process_session
 from noodle_ray.entry.cluster_file import StartedProcess
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
@@ -26,7 +26,6 @@ from noodle_ray.resources import NodeResources, from_units
 from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 5.0
 QUIET_PORTS, QUIET_TRIES = range(20_000, 32_768), 100
 """Below what Linux takes for outgoing connections (ip_local_port_range)."""
 _LONGEST_RUNTIME_DIR = 40  # Ray puts sockets some 60 characters below it, and a socket's path may have 107
@@ -224,10 +223,10 @@ def _wait_until_started(process: subprocess.Popen[bytes], log: Path, role: str) 
         if "Ray runtime started" in text:
             return
         if process.poll() is not None:
-            stop_session(process.pid)
+            process_session.stop(process.pid)
             raise Unavailable(f"the {role} node did not start: {_last_line(text)} (log: {log})")
         time.sleep(0.05)
-    stop_session(process.pid)
+    process_session.stop(process.pid)
     raise Unavailable(f"the {role} node did not start within {START_TIMEOUT_S:g} s (log: {log})")
 
 
@@ -240,38 +239,7 @@ def stop(process: StartedProcess) -> int:
     """Ends a node that we started, and all that runs below it. Gives how many processes that were."""
     if psutil.pid_exists(process.pid) and not process.is_running():
         return 0  # the number is another's by now, which also means that nothing of our session is left
-    return stop_session(process.pid)
-
-
-def stop_session(session: int) -> int:
-    """Asks every process of the session to end, and makes those that have not after a while."""
-    members = session_members(session)
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        for member in session_members(session):
-            _send(member, kind)
-        _, alive = psutil.wait_procs(session_members(session), timeout=STOP_TIMEOUT_S)
-        if not alive:
-            break
-    return len(members)
-
-
-def _send(process: psutil.Process, kind: signal.Signals) -> None:
-    try:
-        process.send_signal(kind)
-    except psutil.NoSuchProcess:
-        return  # it ended by itself meanwhile, which is what was wanted
-
-
-def session_members(session: int) -> list[psutil.Process]:
-    """The running processes that carry the session's number: a node's, and all that Ray started below it."""
-    members = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process)
-        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            continue  # ended between listing and looking, or another user's
-    return members
+    return process_session.stop(process.pid)
 
 
 def remove_runtime(state_dir: Path) -> None:
