@@ -15,14 +15,15 @@ def stop(session: int) -> int:
     found = members(session)
     for kind in (signal.SIGTERM, signal.SIGKILL):
         for member in members(session):
-            _send(member, kind)
+            send(member, kind)
         _, alive = psutil.wait_procs(members(session), timeout=STOP_TIMEOUT_S)
         if not alive:
             break
     return len(found)
 
 
-def _send(process: psutil.Process, kind: signal.Signals) -> None:
+def send(process: psutil.Process, kind: signal.Signals) -> None:
+    """Sends it to a process that may be gone."""
     try:
         process.send_signal(kind)
     except psutil.NoSuchProcess:

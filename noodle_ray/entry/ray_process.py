@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from noodle_ray.entry import process_session
+from noodle_ray.entry import process_session, supervisor
 from noodle_ray.entry.cluster_file import StartedProcess
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
@@ -166,8 +166,8 @@ def _start(
     temp_dir = Path(environment["RAY_TMPDIR"]) / node.address.rpartition(".")[2]
     temp_dir.mkdir(parents=True, exist_ok=True)
     log = logs / f"{role}-{node.address}.log"
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--temp-dir={temp_dir}"]
-    command = [*start, *options, *_node_options(node)]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--temp-dir={temp_dir}"]
+    command = supervisor.command_for([*start, *options, *_node_options(node)])
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
