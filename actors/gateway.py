@@ -48,6 +48,12 @@ def gateway_application(settings: Settings, read_token: Callable[[], str]) -> se
         return app
 
     gateway: Any = serve.ingress(build)()
-    deployment: Any = serve.deployment(name="Gateway", ray_actor_options={"num_cpus": CPUS}, max_ongoing_requests=256)
+    deployment: Any = serve.deployment(
+        name="Gateway",
+        ray_actor_options={"num_cpus": CPUS},
+        max_ongoing_requests=256,
+        num_replicas=settings.gateway_replicas,
+        max_replicas_per_node=1,
+    )
     application: serve.Application = deployment(gateway).bind()
     return application

@@ -47,6 +47,7 @@ class Settings(Model):
     swap_canary_calls: Annotated[int, Field(ge=0, le=100_000)] = 20
     swap_canary_timeout_ms: Milliseconds = 2_000
     swap_drain_timeout_ms: Milliseconds = 30_000
+    gateway_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     fusion_max_processing_time_ms: Milliseconds = 200
     fusion_confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
     fusion_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve.schema import ReplicaState
 
 from noodle_ray import __version__
 from noodle_ray.actors import names
@@ -26,6 +28,7 @@ from noodle_ray.services.directory import Registration
 from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 120.0
+LOOK_S = 0.25
 OURS = {names.GATEWAY_APP, names.FUSION_APP}
 
 
@@ -62,14 +65,42 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
         name for name in serve.status().applications if name not in OURS and not name.startswith(PREFIX)
     ):
         raise Conflict(f"Ray Serve runs other applications here ({', '.join(others)}), whose HTTP side it cannot share")
+    several = settings.gateway_replicas > 1
     with _clear_failures("the gateway"):
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-        serve.run(gateway_application(settings, read_token), name=names.GATEWAY_APP, route_prefix="/")
+        serve.start(proxy_location="EveryNode" if several else "HeadOnly", http_options={"host": host, "port": port})
+        gateway = serve.RunTarget(gateway_application(settings, read_token), names.GATEWAY_APP, "/")
+        # Several wait for hosts that may join later: until then those that can run are enough.
+        serve.run_many([gateway], wait_for_applications_running=not several)
 
 
-def start_fusion(settings: Settings) -> None:
-    """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData."""
+def has_gateway() -> bool:
+    """Whether Serve knows the gateway, running or on its way back."""
+    return names.GATEWAY_APP in serve.status().applications
+
+
+def wait_for_gateway() -> None:
+    """Returns when a replica of it runs. Raises Unavailable with what Serve says where none does in time."""
+    end = time.monotonic() + START_TIMEOUT_S
+    while not _runs(names.GATEWAY_APP):
+        if time.monotonic() > end:
+            raise Unavailable(f"the gateway does not run: {'; '.join(_deployments_failures()) or 'Serve says nothing'}")
+        time.sleep(LOOK_S)
+
+
+def _runs(application: str) -> bool:
+    found = serve.status().applications.get(application)
+    deployments = found.deployments.values() if found is not None else ()
+    return any(deployment.replica_states.get(ReplicaState.RUNNING) for deployment in deployments)
+
+
+def start_fusion(settings: Settings, again: bool = False) -> None:
+    """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData.
+
+    again: an engine that Serve knows is left to it.
+    """
     start_encoders(settings)
+    if again and names.FUSION_APP in serve.status().applications:
+        return
     application = build_application(settings, connect_encoders, ModuleCatalogue)
     with _clear_failures("the fusion service"):
         serve.run(application, name=names.FUSION_APP, route_prefix=None)

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from noodle_ray.entry import process_session, supervisor
+from noodle_ray.entry import process_session, ray_tables, supervisor
 from noodle_ray.entry.cluster_file import StartedProcess
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
@@ -34,7 +34,6 @@ _LONGEST_RUNTIME_DIR = 40  # Ray puts sockets some 60 characters below it, and a
 RAY_SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_gcs_storage": "rocksdb",  # the head's tables survive the head
     # An allocation right after a release takes milliseconds with these, and up to a second without.
     "RAY_raylet_report_resources_period_milliseconds": "10",
     "RAY_gcs_resource_broadcast_max_batch_delay_ms": "0",
@@ -73,7 +72,7 @@ def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
         "RAY_prestart_worker_first_driver": "0",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_TMPDIR": str(runtime_dir_for(settings.state_dir)),
-        "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),
+        **ray_tables.environment(settings, token_file),
         # Any ports, not HAProxy's usual ones: it opens them much later, and two clusters would meet there.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(quiet_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(quiet_port()),
@@ -130,13 +129,18 @@ def require_port(port: int, host: str = "") -> int:
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """What a Ray node on this machine is started with. `pretended`: its GPUs are declared, not there."""
+    """What a Ray node on this machine is started with; what is None, Ray finds by itself.
+
+    resources: all of them; cpus: these alone, without resources. pretended: its GPUs are declared, not there.
+    """
 
     address: str
     name: str = ""
     resources: NodeResources | None = None
     pretended: bool = False
-    object_store_bytes: int = 200 * 2**20
+    object_store_bytes: int | None = 200 * 2**20
+    cpus: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def start_head(
@@ -149,6 +153,7 @@ def start_head(
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard_port}",
         f"--ray-client-server-port={free_port(10001)}",
+        *ray_tables.start_options(),
     ]
     return _start(node, options, "head", environment, logs)
 
@@ -158,16 +163,29 @@ def start_worker(node: NodeOptions, cluster_address: str, environment: Mapping[s
     return _start(node, [f"--address={cluster_address}"], "worker", environment, logs)
 
 
+def start_again(node: StartedProcess, environment: Mapping[str, str], logs: Path) -> StartedProcess:
+    """Starts a node that has ended as it was started before. Raises Unavailable."""
+    return _run(node.command, node.role, node.node_address, environment, logs)
+
+
 def _start(
     node: NodeOptions, options: list[str], role: str, environment: Mapping[str, str], logs: Path
 ) -> StartedProcess:
-    logs.mkdir(parents=True, exist_ok=True)
-    # Each node its own: nodes that start side by side in one directory take each other's socket names.
-    temp_dir = Path(environment["RAY_TMPDIR"]) / node.address.rpartition(".")[2]
-    temp_dir.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{role}-{node.address}.log"
+    temp_dir = _temp_dir(node.address, environment)
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--temp-dir={temp_dir}"]
     command = supervisor.command_for([*start, *options, *_node_options(node)])
+    return _run(command, role, node.address, environment, logs)
+
+
+def _temp_dir(address: str, environment: Mapping[str, str]) -> Path:
+    """Each node its own: nodes that start side by side in one directory take each other's socket names."""
+    return Path(environment["RAY_TMPDIR"]) / address.rpartition(".")[2]
+
+
+def _run(command: Sequence[str], role: str, address: str, environment: Mapping[str, str], logs: Path) -> StartedProcess:
+    for directory in (logs, _temp_dir(address, environment)):
+        directory.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{role}-{address}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -179,19 +197,20 @@ def _start(
         )
     _wait_until_started(process, log, role)
     process.returncode = 0  # it outlives this object on purpose: `stop` ends it, by its session
-    return StartedProcess.of(process.pid, role, node.address)
+    return StartedProcess.of(process.pid, role, address, command)
 
 
 def _node_options(node: NodeOptions) -> list[str]:
     options = [
         f"--node-ip-address={node.address}",
-        f"--object-store-memory={node.object_store_bytes}",
         "--min-worker-port=0",
         "--max-worker-port=0",
         f"--dashboard-agent-listen-port={free_port(52365)}",
         "--disable-usage-stats",
     ]
-    labels = {NAME_LABEL: node.name} if node.name else {}
+    if node.object_store_bytes is not None:
+        options.append(f"--object-store-memory={node.object_store_bytes}")
+    labels = {**node.labels, **({NAME_LABEL: node.name} if node.name else {})}
     if node.pretended:
         labels[PRETENDED_LABEL] = "true"
     if node.resources is not None:
@@ -199,6 +218,8 @@ def _node_options(node: NodeOptions) -> list[str]:
         labels |= dict(node.resources.labels)
         if node.resources.accelerator_type:
             labels["ray.io/accelerator-type"] = node.resources.accelerator_type
+    elif node.cpus is not None:
+        options.append(f"--num-cpus={node.cpus}")
     if labels:
         options.append("--labels=" + ",".join(f"{name}={value}" for name, value in sorted(labels.items())))
     return options
@@ -243,7 +264,7 @@ def stop(process: StartedProcess) -> int:
 
 
 def remove_runtime(state_dir: Path) -> None:
-    """Forgets Ray's session and tables: for a cluster that was ended for good."""
-    for directory in (runtime_dir_for(state_dir), haproxy_dir_for(state_dir), state_dir / "gcs"):
+    """Forgets Ray's sessions: for a node that was ended for good."""
+    for directory in (runtime_dir_for(state_dir), haproxy_dir_for(state_dir)):
         if directory.exists():
             shutil.rmtree(directory)

@@ -24,6 +24,7 @@ Host = Annotated[str, typer.Option(help="The address that the gateway listens on
 
 def add_commands(app: typer.Typer) -> None:
     app.command()(up)
+    app.command()(join)
     app.command()(down)
     app.command()(attach)
     app.command()(status)
@@ -42,13 +43,18 @@ def up(
     gateway_port: Port = 0,
     gateway_host: Host = "127.0.0.1",
     cpus: Annotated[int | None, typer.Option(min=0, help="CPUs of the head; default: this machine's.")] = None,
+    address: Annotated[
+        str, typer.Option(help="Where other hosts reach this one, which may then join; auto: its usual address.")
+    ] = "",
     json: AsJson = False,
 ) -> None:
-    """Start Ray and noodle-ray on this machine."""
+    """Start Ray and noodle-ray on this machine; where a cluster ended here without `down`, go on with that."""
     from noodle_ray.entry import launch
+    from noodle_ray.entry.own_address import own_address
 
     settings = read_settings()
-    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, launch.head_options(cpus))
+    reached_at = own_address() if address == "auto" else address or launch.HEAD_ADDRESS
+    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, launch.head_options(cpus, reached_at))
     cluster = launch.up(settings, options, say)
     if json:
         print_json(cluster)
@@ -64,8 +70,40 @@ def up(
     )
 
 
+def join(
+    head: Annotated[str, typer.Argument(help="The head's address, HOST:PORT, as `noodle up` there prints it.")],
+    address: Annotated[str, typer.Option(help="Where the head reaches this host; default: on the way to it.")] = "",
+    name: Annotated[str, typer.Option(help="The node's name; default: the host's.")] = "",
+    cpus: Annotated[int | None, typer.Option(min=0, help="CPUs of the node; default: this machine's.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, e.g. rack=b; may be repeated.")] = None,
+    object_store: Annotated[str, typer.Option(help='Shared memory for objects, such as "2GiB"; default: Ray\'s.')] = "",
+    json: AsJson = False,
+) -> None:
+    """Start Ray on this host as one more node of a cluster whose head runs on another."""
+    from noodle_ray.entry import joining
+
+    settings = read_settings()
+    object_store_bytes = NodeResources.of(memory=object_store).memory_bytes if object_store else None
+    options = joining.JoinOptions(address, name, cpus, _labels(label or []), object_store_bytes)
+    cluster = joining.join(settings, head, options, say)
+    if json:
+        print_json(cluster)
+    else:
+        console.print(
+            f"this host is a node of the cluster at {cluster.address}; `noodle down` ends it", highlight=False
+        )
+
+
+def _labels(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    for text, (name, _, value) in zip(given, pairs, strict=True):
+        if not name or not value:
+            raise InvalidInput.of("label", "must be NAME=VALUE", text)
+    return {name: value for name, _, value in pairs}
+
+
 def down(json: AsJson = False) -> None:
-    """End what `up` started, or take off what `attach` installed; nothing else."""
+    """End what `up` or `join` started here, or take off what `attach` installed; nothing else."""
     from noodle_ray.entry import launch
 
     ended = launch.down(read_settings(), say)
@@ -82,15 +120,15 @@ def attach(
     json: AsJson = False,
 ) -> None:
     """Install noodle-ray onto a Ray that already runs."""
-    from noodle_ray.entry import launch
+    from noodle_ray.entry import attaching
 
-    cluster = launch.attach(read_settings(), address, gateway_host, gateway_port, say)
+    cluster = attaching.attach(read_settings(), address, gateway_host, gateway_port, say)
     if json:
-        print_json({"cluster": cluster, "left_to_ray": launch.LEFT_TO_RAY})
+        print_json({"cluster": cluster, "left_to_ray": attaching.LEFT_TO_RAY})
         return
     console.print(f"noodle-ray is installed on {cluster.address}; gateway {cluster.gateway_url}", highlight=False)
     title = "Settings that can only be given where Ray is started"
-    print_table(title, ["setting", "what it is good for"], launch.LEFT_TO_RAY.items())
+    print_table(title, ["setting", "what it is good for"], attaching.LEFT_TO_RAY.items())
 
 
 def status(json: AsJson = False) -> None:
@@ -187,10 +225,10 @@ def add_node(
     pretend: Annotated[bool, typer.Option(help="Declare GPUs that are not there, marked as such.")] = False,
 ) -> None:
     """Start one more Ray node on this machine, joined to the cluster that `up` started."""
-    from noodle_ray.entry import launch
+    from noodle_ray.entry.local_nodes import add_node as add
 
     if gpus and not pretend:
         raise InvalidInput.of("gpus", "give --pretend to declare GPUs by hand; real ones are found by Ray", gpus)
     resources = NodeResources.of(cpus, memory, gpus, accelerator_type=accelerator_type or None)
-    address = launch.add_node(read_settings(), name, resources, pretend, say)
+    address = add(read_settings(), name, resources, pretend, say)
     console.print(f"node {name or address} runs at {address}", highlight=False)
