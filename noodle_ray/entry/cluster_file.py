@@ -47,6 +47,7 @@ class ClusterFile(Model):
     gateway_url: str
     attached: bool = False
     joined: bool = False
+    fusion: bool = True
     unguarded_ports: tuple[int, ...] = ()
     processes: tuple[StartedProcess, ...] = ()
 

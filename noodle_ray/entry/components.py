@@ -10,7 +10,6 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.schema import ReplicaState
 
 from noodle_ray import __version__
 from noodle_ray.actors import names
@@ -90,7 +89,8 @@ def wait_for_gateway() -> None:
 def _runs(application: str) -> bool:
     found = serve.status().applications.get(application)
     deployments = found.deployments.values() if found is not None else ()
-    return any(deployment.replica_states.get(ReplicaState.RUNNING) for deployment in deployments)
+    counts = [dict(deployment.replica_states) for deployment in deployments]
+    return any(state.value == "RUNNING" and count for one in counts for state, count in one.items())
 
 
 def start_fusion(settings: Settings, again: bool = False) -> None:
@@ -126,25 +126,24 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def register_components(gateway_url: str) -> None:
+def register_components(gateway_url: str, fusion: bool = True) -> None:
     """Every component's entry in the service directory."""
     directory = ray.get_actor(names.SERVICE_DIRECTORY, names.NAMESPACE)
-    for service in component_services(gateway_url):
+    for service in component_services(gateway_url, fusion):
         get(directory.register.remote(service), timeout_s=START_TIMEOUT_S)
 
 
-def component_services(gateway_url: str) -> list[Registration]:
+def component_services(gateway_url: str, fusion: bool = True) -> list[Registration]:
     """What this release's components offer, as the directory lists it."""
     offers = {
         names.NODE_MANAGER: (f"actor:{names.NODE_MANAGER}", ("nodes.read", "nodes.cordon", "resources.allocate")),
         names.MODULE_REGISTRY: (f"actor:{names.MODULE_REGISTRY}", ("modules.publish", "modules.load", "modules.call")),
         names.SERVICE_DIRECTORY: (f"actor:{names.SERVICE_DIRECTORY}", ("services.register", "services.find")),
-        names.FUSION_APP: (
-            f"serve:{names.FUSION_APP}",
-            ("fusion.embed", "fusion.choose", "fusion.find", "fusion.classify"),
-        ),
         names.GATEWAY_APP: (gateway_url, ("http.api",)),
     }
+    if fusion:
+        capabilities = ("fusion.embed", "fusion.choose", "fusion.find", "fusion.classify")
+        offers[names.FUSION_APP] = (f"serve:{names.FUSION_APP}", capabilities)
     return [
         Registration(name=name, kind="component", address=address, capabilities=capabilities, version=__version__)
         for name, (address, capabilities) in offers.items()

@@ -39,6 +39,7 @@ class UpOptions:
     gateway_host: str = "127.0.0.1"
     head: NodeOptions = field(default_factory=lambda: head_options(None))
     workers: tuple[NodeOptions, ...] = ()
+    fusion: bool = True
 
 
 def head_options(cpus: int | None, address: str = HEAD_ADDRESS) -> NodeOptions:
@@ -101,6 +102,7 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
         address=f"{options.head.address}:{port}",
         dashboard_url=f"http://127.0.0.1:{dashboard_port}",
         gateway_url="",
+        fusion=options.fusion,
         unguarded_ports=_unguarded(environment),
         processes=(head,),
     )
@@ -163,7 +165,8 @@ def install(
     with redirect_stdout(sys.stderr), connection(cluster.address):
         progress("starting the node manager, the module registry and the service directory")
         components.start_actors(settings)
-        progress("starting the encoders and the gateway (the encoders load their models now)")
+        loading = "the encoders (they load their models now) and " if cluster.fusion else ""
+        progress(f"starting {loading}the gateway")
         if not (again and components.has_gateway()):
             # Chosen only now: between choosing a port and listening on it, another may take it.
             port = _choose_port(gateway_port, 8000, gateway_host)
@@ -171,9 +174,11 @@ def install(
             reached_at = cluster.head_address if gateway_host == EVERY_INTERFACE else gateway_host
             cluster = cluster.model_copy(update={"gateway_url": f"http://{reached_at}:{port}"})
         components.wait_for_gateway()
-        components.start_fusion(settings, again)
-        components.register_components(cluster.gateway_url)
-    first_question.ask(cluster.gateway_url, read_token(settings.state_dir))
+        if cluster.fusion:
+            components.start_fusion(settings, again)
+        components.register_components(cluster.gateway_url, cluster.fusion)
+    if cluster.fusion:
+        first_question.ask(cluster.gateway_url, read_token(settings.state_dir))
     cluster.save(settings.state_dir)
     return cluster
 

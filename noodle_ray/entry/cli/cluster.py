@@ -46,6 +46,7 @@ def up(
     address: Annotated[
         str, typer.Option(help="Where other hosts reach this one, which may then join; auto: its usual address.")
     ] = "",
+    fusion: Annotated[bool, typer.Option(help="With the fusion service, whose encoders take memory and time.")] = True,
     json: AsJson = False,
 ) -> None:
     """Start Ray and noodle-ray on this machine; where a cluster ended here without `down`, go on with that."""
@@ -54,7 +55,8 @@ def up(
 
     settings = read_settings()
     reached_at = own_address() if address == "auto" else address or launch.HEAD_ADDRESS
-    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, launch.head_options(cpus, reached_at))
+    head = launch.head_options(cpus, reached_at)
+    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, head, fusion=fusion)
     cluster = launch.up(settings, options, say)
     if json:
         print_json(cluster)
