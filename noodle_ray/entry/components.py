@@ -28,6 +28,7 @@ from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 120.0
 LOOK_S = 0.25
+RUNNING = "RUNNING"
 OURS = {names.GATEWAY_APP, names.FUSION_APP}
 
 
@@ -89,8 +90,9 @@ def wait_for_gateway() -> None:
 def _runs(application: str) -> bool:
     found = serve.status().applications.get(application)
     deployments = found.deployments.values() if found is not None else ()
-    counts = [dict(deployment.replica_states) for deployment in deployments]
-    return any(state.value == "RUNNING" and count for one in counts for state, count in one.items())
+    # By name: Serve's states are strings here, whatever their type says.
+    counts = [count for one in deployments for state, count in one.replica_states.items() if str(state) == RUNNING]
+    return any(counts)
 
 
 def start_fusion(settings: Settings, again: bool = False) -> None:
