@@ -20,12 +20,16 @@ import noodle_ray
 from noodle_ray.entry.bench.hosts import Host, hosts
 from noodle_ray.entry.local_nodes import Progress
 from noodle_ray.errors import DeadlineExceeded, NotFound
+from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.placement.allocation import Allocation, OnLoss
 from noodle_ray.settings import read_settings
 
 BIN = Path(sys.executable).parent
 GATEWAY_PORT, GCS_PORT = 8000, 6379
 ALLOCATIONS = "/api/distributed/resources/allocations"
+QUIET_S = 1.0
+"""A stream of events that says nothing for so long has told what there was."""
+
 START_S, ANSWER_S = 240.0, 30.0
 STATE_DIR = "/root/.noodle-ray"
 """Where each host keeps its own, as for a user root."""
@@ -167,6 +171,16 @@ class HostCluster:
             if any(one.id == node_id and one.address == host.address for one in self.nodes()):
                 return host
         raise NotFound("node", node_id)
+
+    def events(self, *kinds: str) -> list[ClusterEvent]:
+        """Of these kinds, or all, that the manager remembers, oldest first."""
+        found = []
+        url, until_quiet = f"{self.url(self.head)}/api/distributed/nodes/events", httpx.Timeout(ANSWER_S, read=QUIET_S)
+        with suppress(httpx.ReadTimeout), self._client.stream("GET", url, timeout=until_quiet) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: "):
+                    found.append(ClusterEvent.model_validate_json(line.removeprefix("data: ")))
+        return [event for event in found if not kinds or event.kind in kinds]
 
     def hold(self, cpus: float, on_loss: OnLoss = "restart", lease_s: float = 3600.0) -> Allocation:
         """Holds some CPU. Raises httpx.HTTPError."""
