@@ -92,6 +92,14 @@ def choose(judged: Sequence[Judged], name: str | None = None) -> Announcement:
     return _newest(ours)
 
 
+def ignored(judged: Sequence[Judged], faults: Sequence[InvalidInput]) -> list[str]:
+    """What counts for nothing, and why, in a few lines."""
+    lines = [f"ignored: {one}" for one in judged if one.standing != "ours"]
+    more = [f"ignored: {len(lines) - MOST_TOLD} more"] if len(lines) > MOST_TOLD else []
+    unread = [f"ignored: {len(faults)} that cannot be read; the first: {faults[0]}"] if faults else []
+    return [*lines[:MOST_TOLD], *more, *unread]
+
+
 def _newest(ours: Sequence[Announcement]) -> Announcement:
     newest = max(ours, key=lambda one: (one.issued_at, one.address))
     lately = {one.address for one in ours if newest.issued_at - one.issued_at < GONE_S}
