@@ -10,7 +10,7 @@ import queue
 import time
 from collections.abc import Callable
 
-from zeroconf import DNSQuestionType, RecordUpdate, RecordUpdateListener, ServiceBrowser, ServiceInfo, Zeroconf
+from zeroconf import RecordUpdate, RecordUpdateListener, ServiceBrowser, ServiceInfo, Zeroconf
 
 from noodle_ray.entry.announcing import versions_here
 from noodle_ray.entry.mdns import SERVICE, close_mdns, open_mdns
@@ -19,8 +19,8 @@ from noodle_ray.nodes.announcement import Announcement
 from noodle_ray.nodes.discovery import Heard, choose, ignored, verify, verify_all
 
 TIMEOUT_S = 5.0
-SETTLE_S = 1.5
-"""How long others are waited for once the wanted one was heard; answers to one question come within half a second."""
+SETTLE_S = 2.0
+"""How long others are waited for once the wanted one was heard; the question is asked a second time in it."""
 
 MOST_HEARD = 1000
 """Records that are kept: who floods the network can keep us from hearing, but not fill our memory."""
@@ -97,9 +97,8 @@ def hear(
     zeroconf = open_mdns(interface)
     try:
         zeroconf.add_listener(ear, None)
-        # Answers go to all: one to this address alone might end at another program that listens here.
-        ServiceBrowser(zeroconf, SERVICE, handlers=[_nothing], question_type=DNSQuestionType.QM)
-        return _collect(ear.records, timeout_s, wanted)
+        with ServiceBrowser(zeroconf, SERVICE, handlers=[_nothing]):
+            return _collect(ear.records, timeout_s, wanted)
     finally:
         close_mdns(zeroconf)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -31,12 +30,14 @@ ADDRESS = "10.77.0.1:6379"
 # Other tests may run on this machine at the same time: what is theirs has another token and another name.
 TOKEN, OTHER = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
 LAB = f"lab-{secrets.token_hex(4)}"
+TWINS, FOREIGN, OLD, NEW = f"{LAB}-twins", f"{LAB}-foreign", f"{LAB}-old", f"{LAB}-new"
+GATEWAY = "http://10.77.0.1:8000"
 TIMEOUT_S = 20.0
 """Far beyond what it takes; `find` is back much earlier where there is something."""
 
 
 def announcing(name: str = LAB, address: str = ADDRESS, token: str = TOKEN) -> Announcing:
-    return Announcing(name=name, address=address, token=token, interface=LO)
+    return Announcing(name=name, address=address, token=token, gateway_url=GATEWAY, interface=LO)
 
 
 def found(name: str | None = None, token: str = TOKEN, timeout_s: float = TIMEOUT_S) -> Announcement:
@@ -53,35 +54,95 @@ def recorded(instance: str, properties: Mapping[bytes, bytes | None] | bytes) ->
         yield
 
 
-def of_lab(one: Heard) -> bool:
-    return one.instance.startswith(LAB)
+@pytest.fixture(scope="module", autouse=True)
+def network() -> Iterator[None]:
+    """What there is to be heard: two clusters, one of them with two heads, and what others say."""
+    with ExitStack() as stack:
+        for head in (
+            announcing(),
+            announcing(TWINS, "10.77.0.2:6379"),
+            announcing(TWINS, "10.77.0.3:6379"),
+            announcing(LAB, "10.66.6.6:6379", OTHER),
+            announcing(FOREIGN, "10.66.6.6:6379", OTHER),
+            Announcing(name=OLD, address=ADDRESS, token=TOKEN, interface=LO, clock=lambda: time.time() - 1020),
+        ):
+            stack.enter_context(head)
+        stack.enter_context(recorded(f"{LAB}-noise", b"\x05\x1b[2J=" + b"\xff" * 40))
+        stack.enter_context(recorded(f"{LAB}-nothing", {}))
+        yield
 
 
-def test_a_head_is_found_from_its_first_word_to_its_last() -> None:
-    with Announcing(name=LAB, address=ADDRESS, token=TOKEN, gateway_url="http://10.77.0.1:8000", interface=LO):
-        there = found(LAB)
-        assert (there.name, there.address, there.gateway_url) == (LAB, ADDRESS, "http://10.77.0.1:8000")
-        assert there.versions == versions_here()
-        assert abs(there.issued_at - time.time()) < 60
-        assert found() == there
-    assert not [one for one in hear(1.0, LO) if of_lab(one)]
+def instances(heard: list[Heard], name: str) -> list[Heard]:
+    return [one for one in heard if one.properties.get(b"name") == name.encode()]
 
 
-def test_it_takes_no_loop_and_leaves_no_thread() -> None:
+def test_a_head_is_found() -> None:
+    there = found(LAB)
+    assert (there.name, there.address, there.gateway_url) == (LAB, ADDRESS, GATEWAY)
+    assert there.versions == versions_here()
+    assert abs(there.issued_at - time.time()) < 600
+
+
+def test_several_are_told() -> None:
+    with pytest.raises(InvalidInput, match=f"choose one of {LAB}, {TWINS}"):
+        found()
+    with pytest.raises(NotFound, match=f"no cluster 'other'; known: .*{FOREIGN} .1 with another token, ignored., "):
+        found("other", timeout_s=3.0)
+
+
+def test_two_heads_of_one_name_are_told() -> None:
+    with pytest.raises(Conflict, match=r"heads at 10\.77\.0\.2:6379, 10\.77\.0\.3:6379 announce the same cluster"):
+        found(TWINS)
+
+
+def test_forged_ones_and_noise_are_ignored_and_told() -> None:
+    said: list[str] = []
+    assert find(TOKEN, LAB, TIMEOUT_S, interface=LO, progress=said.append).address == ADDRESS
+    assert f"ignored: {LAB} at 10.66.6.6:6379 is signed with another token than this host's" in said
+    assert [line for line in said if line.startswith(f"ignored: {OLD} at {ADDRESS} was signed ")]
+    [told] = [line for line in said if "cannot be read" in line]
+    assert int(told.split()[1]) >= 2
+    assert told.isprintable()
+
+
+def test_a_forged_record_does_not_replace_the_real_one() -> None:
+    """One under the very name of the instance, which mDNS has replace what was there."""
+    heard = hear(TIMEOUT_S, LO, lambda one: one.properties.get(b"address") == ADDRESS.encode())
+    one = next(one for one in instances(heard, LAB) if one.properties[b"address"] == ADDRESS.encode())
+    with recorded(one.instance, {**one.properties, b"address": b"10.66.6.6:6379"}):
+        assert found(LAB).address == ADDRESS
+
+
+def test_only_another_token_or_an_old_recording_is_told() -> None:
+    with pytest.raises(Unauthorized, match="bring the token"):
+        found(FOREIGN, timeout_s=3.0)
+    with pytest.raises(Conflict, match=r"was signed 1\d minutes ago"):
+        found(OLD, timeout_s=3.0)
+
+
+def test_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = versions_here().model_copy(update={"ray": "2.59.1"})
+    monkeypatch.setattr(hearing, "versions_here", lambda: others)
+    with pytest.raises(Conflict, match=r"Ray 2\.59\.1 .*install here what runs there"):
+        found(LAB)
+
+
+def test_it_ends_when_it_is_to_and_leaves_no_thread() -> None:
     before = threading.active_count()
-    head = announcing()
+    head = announcing(NEW)
     head.stop()  # it has not begun
     head.start()
-    assert found(LAB).address == ADDRESS
+    assert found(NEW).address == ADDRESS
     head.stop()
     head.stop()
     assert threading.active_count() == before
+    assert not instances(hear(1.5, LO), NEW)
 
 
 def test_it_is_signed_anew_in_time() -> None:
     clock = itertools.count(time.time())
-    with Announcing(name=LAB, address=ADDRESS, token=TOKEN, interface=LO, every_s=0.1, clock=lambda: next(clock)):
-        heard = [read(one.properties) for one in hear(4.0, LO) if of_lab(one)]
+    with Announcing(name=NEW, address=ADDRESS, token=TOKEN, interface=LO, every_s=0.1, clock=lambda: next(clock)):
+        heard = [read(one.properties) for one in instances(hear(3.0, LO), NEW)]
     assert len({signed.announcement.issued_at for signed in heard}) > 1
     assert all(signed.fits(TOKEN) for signed in heard)
 
@@ -97,9 +158,9 @@ def test_what_cannot_be_said_now_is_said_later(
 
     with monkeypatch.context() as broken:
         broken.setattr(Zeroconf, "update_service", fail)
-        head = Announcing(name=LAB, address=ADDRESS, token=TOKEN, interface=LO, every_s=0.1).start()
+        head = Announcing(name=NEW, address=ADDRESS, token=TOKEN, interface=LO, every_s=0.1).start()
         assert tried.wait(TIMEOUT_S)
-    assert found(LAB).address == ADDRESS
+    assert found(NEW).address == ADDRESS
     head.stop()
     assert "announcement not renewed" in caplog.text
 
@@ -150,71 +211,9 @@ def test_a_responder_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert threading.active_count() == before
 
 
-def test_two_clusters_are_told_apart() -> None:
-    with announcing(), announcing(f"{LAB}-2", "10.77.0.2:6379"):
-        assert found(LAB).address == ADDRESS
-        assert found(f"{LAB}-2").address == "10.77.0.2:6379"
-        with pytest.raises(InvalidInput, match=f"choose one of {LAB}, {LAB}-2"):
-            found()
-        with pytest.raises(NotFound, match=f"no cluster 'other'; known: .*{LAB}, {LAB}-2"):
-            found("other", timeout_s=2.0)
-
-
-def test_two_heads_of_one_name_are_told() -> None:
-    with (
-        announcing(),
-        announcing(address="10.77.0.2:6379"),
-        pytest.raises(Conflict, match=r"heads at 10\.77\.0\.1:6379, 10\.77\.0\.2:6379 announce the same cluster"),
-    ):
-        found(LAB)
-
-
-def test_a_forged_one_is_ignored_and_told() -> None:
-    said: list[str] = []
-    with announcing(), announcing(address="10.66.6.6:6379", token=OTHER):
-        assert find(TOKEN, LAB, TIMEOUT_S, interface=LO, progress=said.append).address == ADDRESS
-    assert f"ignored: {LAB} at 10.66.6.6:6379 is signed with another token than this host's" in said
-
-
-def test_a_forged_record_does_not_replace_the_real_one() -> None:
-    """One under the very name of the instance, which mDNS has replace what was there."""
-    with announcing():
-        [one, *_] = [one for one in hear(TIMEOUT_S, LO, of_lab) if of_lab(one)]
-        with recorded(one.instance, {**one.properties, b"address": b"10.66.6.6:6379"}):
-            assert found(LAB).address == ADDRESS
-
-
-def test_noise_is_ignored_and_counted() -> None:
-    said: list[str] = []
-    noise = b"\x05\x1b[2J=" + b"\xff" * 40
-    with announcing(), recorded("noise", noise), recorded("nothing", {}):
-        assert find(TOKEN, LAB, TIMEOUT_S, interface=LO, progress=said.append).address == ADDRESS
-    [told] = [line for line in said if "cannot be read" in line]
-    assert int(told.split()[1]) >= 2
-    assert told.isprintable()
-
-
-def test_only_another_token_or_an_old_recording_is_told() -> None:
-    with announcing(token=OTHER), pytest.raises(Unauthorized, match="bring the token"):
-        found(LAB, timeout_s=2.0)
-    with (
-        Announcing(name=LAB, address=ADDRESS, token=TOKEN, interface=LO, clock=lambda: time.time() - 1020),
-        pytest.raises(Conflict, match="was signed 17 minutes ago"),
-    ):
-        found(LAB, timeout_s=2.0)
-
-
-def test_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    others = versions_here().model_copy(update={"ray": "2.59.1"})
-    monkeypatch.setattr(hearing, "versions_here", lambda: others)
-    with announcing(), pytest.raises(Conflict, match="Ray 2.59.1 .*install here what runs there"):
-        found(LAB)
-
-
 def test_what_floods_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "MOST_HEARD", 1)
-    with recorded("one", {b"a": b"1"}), recorded("two", {b"a": b"2"}):
-        assert len(hear(2.0, LO)) == 1
+    assert len(hear(2.0, LO)) == 1
 
 
 def discover(state_dir: Path, *words: str) -> tuple[str, str]:
@@ -226,19 +225,23 @@ def discover(state_dir: Path, *words: str) -> tuple[str, str]:
 
 def test_discover_lists_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
-    with announcing(), announcing(f"{LAB}-x", "10.66.6.6:1", OTHER), recorded("noise", b"\x01a"):
-        listed = json.loads(discover(tmp_path, "--json")[0])
-        table, said = discover(tmp_path)
-    mine = {one["name"]: one for one in listed if one["name"].startswith(LAB)}
-    assert {name: one["standing"] for name, one in mine.items()} == {LAB: "ours", f"{LAB}-x": "another token"}
-    assert mine[LAB]["address"] == ADDRESS
-    assert mine[LAB]["versions"] == versions_here().to_json()
-    assert f"{LAB}-x" in table
+    listed = json.loads(discover(tmp_path, "--json")[0])
+    table, said = discover(tmp_path)
+    mine = sorted((one["name"], one["address"], one["standing"]) for one in listed if one["name"].startswith(LAB))
+    assert mine == [
+        (LAB, "10.66.6.6:6379", "another token"),
+        (LAB, ADDRESS, "ours"),
+        (FOREIGN, "10.66.6.6:6379", "another token"),
+        (OLD, ADDRESS, "too old"),
+        (TWINS, "10.77.0.2:6379", "ours"),
+        (TWINS, "10.77.0.3:6379", "ours"),
+    ]
+    assert {tuple(one["versions"]) for one in listed} == {("noodle_ray", "ray", "python")}
+    assert all(word in table for word in (LAB, ADDRESS, GATEWAY, "another", "fits, but signed long ago"))
     assert "that cannot be read" in said
 
 
 def test_discover_without_a_token_believes_nobody(tmp_path: Path) -> None:
-    with announcing():
-        listed = json.loads(discover(tmp_path, "--json")[0])
-        assert "there is no token here yet" in discover(tmp_path)[1]
-    assert {one["standing"] for one in listed} == {"another token"}
+    listed, said = discover(tmp_path, "--json")
+    assert {one["standing"] for one in json.loads(listed)} == {"another token"}
+    assert "there is no token here yet" in said
