@@ -33,7 +33,6 @@ HELP = (
 
 Progress = Callable[[str], None]
 
-
 _Record = tuple[str, bytes]
 """A text record as it came: whose, and what it says."""
 

@@ -217,16 +217,22 @@ def test_what_floods_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def discover(state_dir: Path, *words: str) -> tuple[str, str]:
+    """What it prints, once all are heard: a busy machine may take longer than it listens for."""
     environment = {"NOODLE_STATE_DIR": str(state_dir), "RAY_AUTH_TOKEN_PATH": ""}
-    done = CliRunner().invoke(app, ["discover", "--interface", LO, "--timeout", "2", *words], env=environment)
-    assert done.exit_code == 0, done.output
-    return done.stdout, done.stderr
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        done = CliRunner().invoke(app, ["discover", "--interface", LO, "--timeout", "2", *words], env=environment)
+        assert done.exit_code == 0, done.output
+        if time.monotonic() > deadline or all(done.stdout.count(word) >= count for word, count in ROWS.items()):
+            return done.stdout, done.stderr
 
 
-def test_discover_lists_what_is_there(tmp_path: Path) -> None:
+ROWS = {ADDRESS: 2, "10.66.6.6:6379": 2, "10.77.0.2:6379": 1, "10.77.0.3:6379": 1}
+
+
+def test_discover_prints_json(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     listed = json.loads(discover(tmp_path, "--json")[0])
-    table, said = discover(tmp_path)
     mine = sorted((one["name"], one["address"], one["standing"]) for one in listed if one["name"].startswith(LAB))
     assert mine == [
         (LAB, "10.66.6.6:6379", "another token"),
@@ -237,11 +243,11 @@ def test_discover_lists_what_is_there(tmp_path: Path) -> None:
         (TWINS, "10.77.0.3:6379", "ours"),
     ]
     assert {tuple(one["versions"]) for one in listed} == {("noodle_ray", "ray", "python")}
-    assert all(word in table for word in (LAB, ADDRESS, GATEWAY, "another", "fits, but signed long ago"))
-    assert "that cannot be read" in said
 
 
 def test_discover_without_a_token_believes_nobody(tmp_path: Path) -> None:
-    listed, said = discover(tmp_path, "--json")
-    assert {one["standing"] for one in json.loads(listed)} == {"another token"}
+    table, said = discover(tmp_path)
+    assert all(word in table for word in (LAB, GATEWAY, "another"))
+    assert "fits" not in table
+    assert "that cannot be read" in said
     assert "there is no token here yet" in said

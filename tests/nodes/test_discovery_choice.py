@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from noodle_ray.errors import Conflict, InvalidInput, NotFound, Unauthorized
 from noodle_ray.nodes.announcement import Announcement, Versions
-from noodle_ray.nodes.discovery import GONE_S, MAX_AGE_S, MAX_AHEAD_S, Heard, Judged, choose, verify, verify_all
+from noodle_ray.nodes.discovery import GONE_S, MAX_AGE_S, MAX_AHEAD_S, Heard, Judged, choose, ignored, verify, verify_all
 
 TOKEN, OTHER = "t" * 43, "o" * 43
 NOW = 1_700_000_000
@@ -114,6 +114,17 @@ def test_a_crowd_makes_no_long_message() -> None:
     with pytest.raises(NotFound) as missed:
         choose(crowd, "lab")
     assert len(str(missed.value)) < 2000
+
+
+def test_what_is_ignored_is_told_in_a_few_lines() -> None:
+    all_heard, faults = verify_all([heard(), heard(token=OTHER), Heard("a", {}), Heard("b", {})], TOKEN, NOW)
+    foreign, unread = ignored(all_heard, faults)
+    assert foreign == "ignored: lab at 10.1.2.3:6379 is signed with another token than this host's"
+    assert unread == f"ignored: 2 that cannot be read; the first: {faults[0]}"
+    crowd = judged(*[heard(f"c{number}", token=OTHER) for number in range(100)])
+    assert len(ignored(crowd, [])) == 21
+    assert ignored(crowd, [])[-1] == "ignored: 80 more"
+    assert ignored(judged(heard()), []) == []
 
 
 SOME = st.lists(
