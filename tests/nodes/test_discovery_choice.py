@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from noodle_ray.errors import Conflict, InvalidInput, NotFound, Unauthorized
 from noodle_ray.nodes.announcement import Announcement, Versions
-from noodle_ray.nodes.discovery import GONE_S, MAX_AGE_S, MAX_AHEAD_S, Heard, Judged, choose, ignored, verify, verify_all
+from noodle_ray.nodes.discovery import (
+    GONE_S,
+    MAX_AGE_S,
+    MAX_AHEAD_S,
+    Heard,
+    Judged,
+    choose,
+    ignored,
+    verify,
+    verify_all,
+)
 
 TOKEN, OTHER = "t" * 43, "o" * 43
 NOW = 1_700_000_000
@@ -125,6 +135,7 @@ def test_what_is_ignored_is_told_in_a_few_lines() -> None:
     assert len(ignored(crowd, [])) == 21
     assert ignored(crowd, [])[-1] == "ignored: 80 more"
     assert ignored(judged(heard()), []) == []
+    assert str(judged(heard())[0]) == "lab at 10.1.2.3:6379"
 
 
 SOME = st.lists(
