@@ -13,6 +13,7 @@ from noodle_ray.entry.cli import (
     bench,
     cluster,
     data,
+    discovery,
     fusion,
     fusion_group,
     models,
@@ -30,6 +31,7 @@ app = typer.Typer(
 cluster.add_commands(app)
 allocations.add_commands(app)
 placement.add_commands(app)
+discovery.add_commands(app)
 fusion.add_commands(app)
 app.add_typer(modules.app, name="module")
 app.add_typer(services.app, name="service")
