@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from noodle_ray.entry import ray_process
 from noodle_ray.entry.cluster_file import ClusterFile, read_token, token_path
+from noodle_ray.entry.hearing import find
 from noodle_ray.entry.launch import refuse_if_running
 from noodle_ray.entry.local_nodes import Progress, logs_of
 from noodle_ray.entry.own_address import own_address
@@ -51,6 +52,16 @@ def join(settings: Settings, head: str, options: JoinOptions, progress: Progress
     cluster = ClusterFile(address=head, dashboard_url="", gateway_url="", joined=True, processes=(process,))
     cluster.save(settings.state_dir)
     return cluster
+
+
+def find_head(settings: Settings, cluster: str, progress: Progress) -> str:
+    """The address of the head that announces the cluster of that name; "": the only one whose token is ours.
+
+    Raises NotFound, Conflict, InvalidInput (several), Unauthorized, Unavailable.
+    """
+    token = read_token(settings.state_dir)
+    progress("listening for heads on this network")
+    return find(token, cluster or None, progress=progress).address
 
 
 def host_of(head: str) -> str:

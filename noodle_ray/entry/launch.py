@@ -40,6 +40,7 @@ class UpOptions:
     head: NodeOptions = field(default_factory=lambda: head_options(None))
     workers: tuple[NodeOptions, ...] = ()
     fusion: bool = True
+    announce: bool = False
 
 
 def head_options(cpus: int | None, address: str = HEAD_ADDRESS) -> NodeOptions:
@@ -97,7 +98,9 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
     if options.gateway_port:
         ray_process.require_port(options.gateway_port, options.gateway_host)
     progress("starting Ray")
-    head = ray_process.start_head(options.head, port, dashboard_port, environment, logs_of(settings))
+    announce_as = settings.cluster_name if options.announce else ""
+    logs = logs_of(settings)
+    head = ray_process.start_head(options.head, port, dashboard_port, environment, logs, announce_as)
     cluster = ClusterFile(
         address=f"{options.head.address}:{port}",
         dashboard_url=f"http://127.0.0.1:{dashboard_port}",

@@ -144,9 +144,17 @@ class NodeOptions:
 
 
 def start_head(
-    node: NodeOptions, port: int, dashboard_port: int, environment: Mapping[str, str], logs: Path
+    node: NodeOptions,
+    port: int,
+    dashboard_port: int,
+    environment: Mapping[str, str],
+    logs: Path,
+    announce_as: str = "",
 ) -> StartedProcess:
-    """Starts the head node in a session of its own and waits until it runs. Raises Unavailable with Ray's own words."""
+    """Starts the head node in a session of its own and waits until it runs. Raises Unavailable with Ray's own words.
+
+    announce_as: the name under which it is told on its network.
+    """
     options = [
         "--head",
         f"--port={port}",
@@ -155,7 +163,8 @@ def start_head(
         f"--ray-client-server-port={free_port(10001)}",
         *ray_tables.start_options(),
     ]
-    return _start(node, options, "head", environment, logs)
+    announce = [announce_as, f"{node.address}:{port}"] if announce_as else []
+    return _start(node, options, "head", environment, logs, announce)
 
 
 def start_worker(node: NodeOptions, cluster_address: str, environment: Mapping[str, str], logs: Path) -> StartedProcess:
@@ -169,11 +178,16 @@ def start_again(node: StartedProcess, environment: Mapping[str, str], logs: Path
 
 
 def _start(
-    node: NodeOptions, options: list[str], role: str, environment: Mapping[str, str], logs: Path
+    node: NodeOptions,
+    options: list[str],
+    role: str,
+    environment: Mapping[str, str],
+    logs: Path,
+    announce: Sequence[str] = (),
 ) -> StartedProcess:
     temp_dir = _temp_dir(node.address, environment)
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--temp-dir={temp_dir}"]
-    command = supervisor.command_for([*start, *options, *_node_options(node)])
+    command = supervisor.command_for([*start, *options, *_node_options(node)], announce)
     return _run(command, role, node.address, environment, logs)
 
 

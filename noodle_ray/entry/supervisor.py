@@ -6,6 +6,7 @@ raylets, actors and the HTTP service go on. This process never imports Ray, so i
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import re
@@ -14,12 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 
 import psutil
 
 from noodle_ray.entry import process_session
+from noodle_ray.errors import NoodleError
 from noodle_ray.nodes.supervision import NODE, Ending, Leave, Restart, Supervision
 
 START_TIMEOUT_S = 90.0
@@ -27,6 +31,7 @@ LOOK_S = 0.2
 """How often it is looked whether everything runs."""
 
 END_S = 5.0
+TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105  (a variable's name)
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -180,16 +185,42 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def command_for(start: Sequence[str]) -> list[str]:
-    """The command that starts a node by this one, and keeps it running."""
-    return [sys.executable, "-m", "noodle_ray.entry.supervisor", *start]
+def command_for(start: Sequence[str], announce: Sequence[str] = ()) -> list[str]:
+    """The command that starts a node by this one, and keeps it running.
+
+    announce: the cluster's name, and its address on the network, which is told there as long as this lasts.
+    """
+    options = ["--announce", *announce] if announce else []
+    return [sys.executable, "-m", "noodle_ray.entry.supervisor", *options, "--", *start]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Starts a Ray node, and keeps it running.")
+    parser.add_argument("--announce", nargs=2, metavar=("NAME", "ADDRESS"))
+    parser.add_argument("command", nargs="+")
+    asked = parser.parse_args()
     _adopt_orphans()
-    supervisor = Supervisor(sys.argv[1:])
+    supervisor = Supervisor(asked.command)
     signal.signal(signal.SIGTERM, lambda number, frame: supervisor.over.set())
-    sys.exit(supervisor.run())
+    with _announcing(*asked.announce) if asked.announce else nullcontext():
+        code = supervisor.run()
+    sys.exit(code)
+
+
+@contextmanager
+def _announcing(name: str, address: str) -> Iterator[None]:
+    """A network that cannot be announced to is no reason for a head not to run."""
+    from noodle_ray.entry.announcing import Announcing
+
+    try:
+        announcing = Announcing(name=name, address=address, token=Path(os.environ[TOKEN_PATH]).read_text().strip())
+        announcing.start()
+    except NoodleError as error:
+        _log(f"not announced: {error}")
+        yield
+        return
+    with announcing:
+        yield
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Faults between hosts: what each does to nodes and to what they hold, on four hosts that are whole again after each."""
+"""Faults between hosts: what each does to nodes and to what they hold. After each the four hosts are whole again."""
 
 import signal
 import time

@@ -24,7 +24,6 @@ Host = Annotated[str, typer.Option(help="The address that the gateway listens on
 
 def add_commands(app: typer.Typer) -> None:
     app.command()(up)
-    app.command()(join)
     app.command()(down)
     app.command()(attach)
     app.command()(status)
@@ -46,6 +45,9 @@ def up(
     address: Annotated[
         str, typer.Option(help="Where other hosts reach this one, which may then join; auto: its usual address.")
     ] = "",
+    announce: Annotated[
+        bool, typer.Option("--announce", help="Tell it on this network, so that `noodle join` there finds it.")
+    ] = False,
     fusion: Annotated[bool, typer.Option(help="With the fusion service, whose encoders take memory and time.")] = True,
     json: AsJson = False,
 ) -> None:
@@ -54,9 +56,11 @@ def up(
     from noodle_ray.entry.own_address import own_address
 
     settings = read_settings()
-    reached_at = own_address() if address == "auto" else address or launch.HEAD_ADDRESS
+    # What is announced must be reached from outside.
+    is_found = address == "auto" or (announce and not address)
+    reached_at = own_address() if is_found else address or launch.HEAD_ADDRESS
     head = launch.head_options(cpus, reached_at)
-    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, head, fusion=fusion)
+    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, head, fusion=fusion, announce=announce)
     cluster = launch.up(settings, options, say)
     if json:
         print_json(cluster)
@@ -70,38 +74,6 @@ def up(
         highlight=False,
         style="dim",
     )
-
-
-def join(
-    head: Annotated[str, typer.Argument(help="The head's address, HOST:PORT, as `noodle up` there prints it.")],
-    address: Annotated[str, typer.Option(help="Where the head reaches this host; default: on the way to it.")] = "",
-    name: Annotated[str, typer.Option(help="The node's name; default: the host's.")] = "",
-    cpus: Annotated[int | None, typer.Option(min=0, help="CPUs of the node; default: this machine's.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, e.g. rack=b; may be repeated.")] = None,
-    object_store: Annotated[str, typer.Option(help='Shared memory for objects, such as "2GiB"; default: Ray\'s.')] = "",
-    json: AsJson = False,
-) -> None:
-    """Start Ray on this host as one more node of a cluster whose head runs on another."""
-    from noodle_ray.entry import joining
-
-    settings = read_settings()
-    object_store_bytes = NodeResources.of(memory=object_store).memory_bytes if object_store else None
-    options = joining.JoinOptions(address, name, cpus, _labels(label or []), object_store_bytes)
-    cluster = joining.join(settings, head, options, say)
-    if json:
-        print_json(cluster)
-    else:
-        console.print(
-            f"this host is a node of the cluster at {cluster.address}; `noodle down` ends it", highlight=False
-        )
-
-
-def _labels(given: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
-    for text, (name, _, value) in zip(given, pairs, strict=True):
-        if not name or not value:
-            raise InvalidInput.of("label", "must be NAME=VALUE", text)
-    return {name: value for name, _, value in pairs}
 
 
 def down(json: AsJson = False) -> None:

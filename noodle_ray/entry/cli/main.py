@@ -16,6 +16,7 @@ from noodle_ray.entry.cli import (
     discovery,
     fusion,
     fusion_group,
+    joining,
     models,
     modules,
     placement,
@@ -29,6 +30,7 @@ app = typer.Typer(
     help="Placement, live modules and multimodal fusion for Ray clusters.", no_args_is_help=True, add_completion=False
 )
 cluster.add_commands(app)
+joining.add_commands(app)
 allocations.add_commands(app)
 placement.add_commands(app)
 discovery.add_commands(app)
