@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from noodle_ray.base_model import Model
 from noodle_ray.errors import CorruptData, NotFound
 
+LOOPBACK = "127.0.0."
+
 
 class StartedProcess(Model):
     """A process that we started: its start time tells it from a later one with the same number.
@@ -54,6 +56,11 @@ class ClusterFile(Model):
     @property
     def head_address(self) -> str:
         return self.address.rpartition(":")[0]
+
+    @property
+    def spans_hosts(self) -> bool:
+        """Whether its head listens for other hosts."""
+        return not self.attached and not self.head_address.startswith(LOOPBACK)
 
     def is_running(self) -> bool:
         """Whether anything of it runs that was started here."""

@@ -19,6 +19,7 @@ from noodle_ray.entry.cluster_file import (
     read_token,
     token_path,
 )
+from noodle_ray.entry.farewell import tell_others_to_leave
 from noodle_ray.entry.local_nodes import Progress, add_nodes, logs_of, start_together
 from noodle_ray.entry.ray_process import NodeOptions
 from noodle_ray.errors import Conflict, NoodleError, NotFound
@@ -193,6 +194,8 @@ def down(settings: Settings, progress: Progress) -> int:
         progress("taking our actors and applications off the cluster")
         ended = detach(settings, cluster)
     else:
+        if cluster.spans_hosts and not cluster.joined:
+            _say_farewell(settings, cluster, progress)
         progress("ending Ray")
         with ThreadPoolExecutor(max(len(cluster.processes), 1)) as pool:
             ended = sum(pool.map(ray_process.stop, cluster.processes))
@@ -203,6 +206,12 @@ def down(settings: Settings, progress: Progress) -> int:
         forget_running(settings)
     cluster_path(settings.state_dir).unlink()
     return ended
+
+
+def _say_farewell(settings: Settings, cluster: ClusterFile, progress: Progress) -> None:
+    progress("telling the other hosts to leave")
+    if stay := tell_others_to_leave(cluster, read_token(settings.state_dir)):
+        progress(f"still there: {', '.join(stay)}; `noodle down` on each of them ends it")
 
 
 def forget_running(settings: Settings) -> None:

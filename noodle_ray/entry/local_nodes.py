@@ -9,13 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from noodle_ray.entry import ray_process
-from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess, read_cluster, token_path
+from noodle_ray.entry.cluster_file import LOOPBACK, ClusterFile, StartedProcess, read_cluster, token_path
 from noodle_ray.entry.ray_process import NodeOptions
 from noodle_ray.errors import Conflict
 from noodle_ray.resources import NodeResources
 from noodle_ray.settings import Settings
-
-LOOPBACK = "127.0.0."
 
 Progress = Callable[[str], None]
 """Told, in a few words, what is being done now."""
@@ -71,7 +69,7 @@ def next_address(cluster: ClusterFile) -> str:
 def add_node(settings: Settings, name: str, resources: NodeResources, pretended: bool, progress: Progress) -> str:
     """Starts one more Ray node on this machine, joined to the cluster `up` started. Gives its address."""
     cluster = read_cluster(settings.state_dir)
-    if not cluster.head_address.startswith(LOOPBACK):
+    if cluster.spans_hosts:
         raise Conflict(f"{cluster.address} is of several hosts: `noodle join` on another one adds it")
     address = next_address(cluster)
     environment = ray_process.ray_environment(settings, token_path(settings.state_dir))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -212,14 +212,12 @@ def _announcing(name: str, address: str) -> Iterator[None]:
     """A network that cannot be announced to is no reason for a head not to run."""
     from noodle_ray.entry.announcing import Announcing
 
-    try:
-        announcing = Announcing(name=name, address=address, token=Path(os.environ[TOKEN_PATH]).read_text().strip())
-        announcing.start()
-    except NoodleError as error:
-        _log(f"not announced: {error}")
-        yield
-        return
-    with announcing:
+    token = Path(os.environ[TOKEN_PATH]).read_text().strip()
+    with ExitStack() as while_it_runs:
+        try:
+            while_it_runs.enter_context(Announcing(name=name, address=address, token=token))
+        except NoodleError as error:
+            _log(f"not announced: {error}")
         yield
 
 

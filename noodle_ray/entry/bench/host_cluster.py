@@ -53,12 +53,13 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be started. variables: for every host, beside the token."""
+    """What is to be started. announce: hosts find the head by themselves. variables: for every host."""
 
     hosts: int = 3
     fusion: bool = False
     gateways: int = 1
     cpus: int = 2
+    announce: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -106,11 +107,13 @@ class HostCluster:
         """Starts the head, or has it go on where it was."""
         fusion = "--fusion" if self.plan.fusion else "--no-fusion"
         options = ("--gateway-host", "0.0.0.0", "--gateway-port", str(GATEWAY_PORT), "--cpus", str(self.plan.cpus))  # noqa: S104
-        self.noodle(self.head, "up", "--address", self.head.address, "--port", str(GCS_PORT), *options, fusion)
+        where = ("--announce",) if self.plan.announce else ("--address", self.head.address)
+        self.noodle(self.head, "up", *where, "--port", str(GCS_PORT), *options, fusion)
 
     def join(self, host: Host) -> None:
         cpus = ("--cpus", str(self.plan.cpus), "--object-store", "100MiB")
-        self.noodle(host, "join", f"{self.head.address}:{GCS_PORT}", "--name", host.name, *cpus)
+        where = () if self.plan.announce else (f"{self.head.address}:{GCS_PORT}",)
+        self.noodle(host, "join", *where, "--name", host.name, *cpus)
 
     def noodle(self, host: Host, *words: str) -> str:
         """The command line on a host, as its user would call it; what it prints. Raises Unavailable."""
@@ -147,6 +150,9 @@ class HostCluster:
     def post(self, path: str, body: Any, host: Host | None = None) -> Any:
         answer = self._client.post(f"{self.url(host or self.head)}{path}", json=body)
         return answer.raise_for_status().json()
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self._client.patch(f"{self.url(self.head)}{path}", json=body).raise_for_status().json()
 
     def delete(self, path: str, host: Host | None = None) -> None:
         self._client.delete(f"{self.url(host or self.head)}{path}").raise_for_status()
