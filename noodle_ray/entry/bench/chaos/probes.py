@@ -102,9 +102,14 @@ def _told(answer: Answer, is_right: Callable[[Any], bool]) -> Told:
         right = is_right(answer.json())
     except NoodleError as error:
         return Told(answer, answer.retried, error.message)
-    problem = "" if right else f"{answer.status}, but not what was asked for: {shorten(answer.body, 120)}"
-    return Told(answer, answer.retried, problem)
+    return Told(
+        answer, answer.retried, "" if right else f"{answer.status}, but not what was asked for: {_text(answer)}"
+    )
 
 
 def _refused(answer: Answer) -> str:
-    return f"{answer.status}: {shorten(answer.body.decode(errors='replace'), 160)}"
+    return f"{answer.status}: {_text(answer)}"
+
+
+def _text(answer: Answer) -> str:
+    return shorten(answer.body.decode(errors="replace"), 160)
