@@ -57,8 +57,8 @@ class Outcome:
     def recoveries(self) -> list[Recovery]:
         """One for each fault that was inflicted."""
         done = [one for one in self.inflicted if not one.problem]
-        ends = [*(one.injected_s for one in done[1:]), float("inf")]
-        return [recovery(one, next_s, self.seen) for one, next_s in zip(done, ends, strict=True)]
+        starts = [*(one.injected_s for one in done), float("inf")]
+        return [recovery(one, next_s, self.seen) for one, next_s in zip(done, starts[1:], strict=True)]
 
     def losses(self) -> list[Loss]:
         """What was not answered, in the order in which it was due."""
