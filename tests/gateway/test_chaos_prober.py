@@ -38,14 +38,30 @@ class Holding(FakeResources):
 
     numbers: Any = field(default_factory=count)
     lost_answers: int = 0
+    lost_releases: int = 0
 
     async def allocate(self, claim: Claim, until_held: bool = True) -> Allocation:
         made = (await super().allocate(claim, until_held)).model_copy(update={"id": f"h-{next(self.numbers)}"})
-        self.held = {one.id: one for one in [*self.held.values()][:-1]} | {made.id: made}
+        if self.held:  # under its own id
+            self.held.popitem()
+            self.held[made.id] = made
         if self.lost_answers:
             self.lost_answers -= 1
             raise Unavailable("the answer is lost")
         return made
+
+    async def release(self, allocation_id: str, fence: str | None = None) -> None:
+        await super().release(allocation_id, fence)
+        if self.lost_releases:
+            self.lost_releases -= 1
+            raise Unavailable("the answer is lost")
+
+
+class Forgetting(dict[str, Allocation]):
+    """Keeps nothing."""
+
+    def __setitem__(self, key: str, value: Allocation) -> None:
+        return
 
 
 @pytest.fixture
@@ -161,7 +177,7 @@ async def test_errors_and_answers_without_what_was_asked_for_are_lost(
     assert problems["nodes"] == (200, False, "200, but not what was asked for: []")
     assert problems["fusion"][:2] == (429, False)
     assert problems["module"][:2] == (503, False)
-    assert problems["allocate"][:2] == (409, False)
+    assert problems["allocate"] == (409, False, '409: {"error": {"code": "does_not_fit", ')
 
 
 async def test_a_cluster_that_is_gone_is_noted_with_what_was_tried(servers: list[Server]) -> None:
@@ -189,6 +205,28 @@ async def test_what_a_lost_answer_left_is_found_and_freed(servers: list[Server],
     async with GatewayClient([servers[0].address], TOKEN) as client:
         assert await free_leftovers(client) == 2
         assert (await client.ask("GET", ALLOCATIONS)).result() == []
+
+
+async def test_what_the_first_of_two_tries_has_freed_is_not_there_for_the_second(
+    servers: list[Server], cluster: FakePorts
+) -> None:
+    assert isinstance(cluster.resources, Holding)
+    cluster.resources.lost_releases = 2
+    probes = await probe(probing(servers, seconds=0.5, routes=("allocate",)))
+    assert all(one.answered for one in probes)
+    assert [one.status for one in probes if one.retried] == [404, 404]
+
+
+async def test_what_nobody_freed_must_be_there_to_be_freed(servers: list[Server], cluster: FakePorts) -> None:
+    assert isinstance(cluster.resources, Holding)
+    cluster.resources.held = Forgetting()
+    probes = await probe(probing(servers, seconds=0.5, routes=("allocate",)))
+    assert {(one.answered, one.status, one.problem[:4]) for one in probes} == {(False, 404, "404:")}
+
+
+async def test_the_bound_is_on_what_is_under_way_and_not_on_all(servers: list[Server]) -> None:
+    probes = await probe(probing(servers, routes=("nodes",), rate=20.0, most=15))
+    assert len(probes) > 0 and [one.problem for one in probes if not one.answered] == []
 
 
 async def test_probes_survive_the_way_through_lines(servers: list[Server]) -> None:
