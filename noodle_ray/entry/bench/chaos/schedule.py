@@ -131,7 +131,7 @@ def sort_of(fault: Fault) -> Sort:
 
 
 def takes_gcs(fault: Fault, layout: Layout) -> bool:
-    """Whether GCS does not answer while the fault lasts."""
+    """Whether GCS may be away with it: its own fault, or one that takes something of the head's away."""
     takes = sort_of(fault).takes
     return takes == "gcs" or (takes == "host" and fault.host == layout.head)
 
