@@ -31,7 +31,9 @@ def gateways(cluster: HostCluster) -> list[Host]:
 
 def everything(cluster: HostCluster) -> dict[str, object]:
     """What a head must not forget."""
-    nodes = {node["name"]: (node["cordoned"], node["labels"]) for node in cluster.get("/api/distributed/nodes")}
+    nodes = {
+        node["name"]: (node["cordoned"], node["resources"]["labels"]) for node in cluster.get("/api/distributed/nodes")
+    }
     held = {(one.id, one.group, one.node_id) for one in cluster.allocations()}
     modules = {one["name"]: (one["versions"], one["loaded"]) for one in cluster.get("/api/modules")}
     services = {one["name"] for one in cluster.get("/api/services")}
@@ -52,7 +54,7 @@ def full(cluster: HostCluster) -> dict[str, object]:
 
 
 def call(cluster: HostCluster) -> object:
-    return cluster.post("/api/modules/tokenizer/call/tokenize", {"args": ["a b"]})
+    return cluster.post("/api/modules/tokenizer/call", {"function": "tokenize", "args": ["a b"]})
 
 
 def test_hosts_found_the_head_by_its_announcement(cluster: HostCluster) -> None:

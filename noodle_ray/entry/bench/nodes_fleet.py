@@ -14,6 +14,7 @@ import ray
 from noodle_ray.actors import names, ray_state
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.entry import launch, process_session, ray_process
+from noodle_ray.entry.bench.chaos.ledger_check import Books, RaySide, leaked_units
 from noodle_ray.entry.cluster_file import StartedProcess, token_path
 from noodle_ray.entry.components import start_actors
 from noodle_ray.entry.local_cluster import LocalCluster, bare_ray
@@ -25,7 +26,7 @@ from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation, OnLoss
 from noodle_ray.placement.claim import Claim, new_claim_id
 from noodle_ray.placement.request import Request
-from noodle_ray.resources import Demand, NodeResources, to_units
+from noodle_ray.resources import Demand, NodeResources
 
 ANSWER_S = 30.0
 STEADY_S = 1.5
@@ -130,14 +131,10 @@ class Fleet:
         return time.time()
 
     def leaked_units(self) -> int:
-        """CPU units that the ledger or Ray holds for taken although nothing is held any more."""
-        free, live = ray_state.available(), ray_state.live_nodes()
-        in_ray = sum(
-            node.resources.cpu_units - to_units(free[node_id].get("CPU", 0.0))
-            for node_id, node in live.items()
-            if node_id in free
-        )
-        return in_ray + to_units(self.ask("totals")["cpus"]["held"])
+        """CPU and GPU units that the ledger or Ray holds for taken although nothing is held any more."""
+        nodes = {node_id: node.resources for node_id, node in ray_state.live_nodes().items()}
+        in_ray = RaySide(nodes, ray_state.available(), {})
+        return leaked_units(Books((), self.ask("totals"), in_ray, {}, {}))
 
     # -- events
 
