@@ -94,7 +94,7 @@ def wait_until_moved(cluster: HostCluster) -> None:
 def test_a_node_whose_raylet_is_killed_is_replaced(cluster: HostCluster) -> None:
     with moves_away(cluster) as host:
         before = cluster.node_of(host).id
-        cluster.signal(host, "raylet", signal.SIGKILL)
+        cluster.strike(host, "raylet", signal.SIGKILL)
         wait_until_moved(cluster)
     assert cluster.node_of(host).id != before
 
@@ -166,7 +166,7 @@ def test_a_node_outlives_its_agent(cluster: HostCluster) -> None:
     _, host = held_by_a_worker(cluster)
     with nobody_dies(cluster):
         [before] = cluster.pids(host, "agent")
-        cluster.signal(host, "agent", signal.SIGKILL)
+        cluster.strike(host, "agent", signal.SIGKILL)
         cluster.wait_for("an agent to be there again", lambda: cluster.pids(host, "agent") not in ([], [before]))
         cluster.wait_for("it to be watched", lambda: cluster.node_of(host).state == "alive")
 

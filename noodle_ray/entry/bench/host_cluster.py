@@ -117,7 +117,11 @@ class HostCluster:
 
     def noodle(self, host: Host, *words: str) -> str:
         """The command line on a host, as its user would call it; what it prints. Raises Unavailable."""
-        return host.run("env", *self.environment(), str(BIN / "noodle"), *words, timeout_s=START_S)
+        return self.run_on(host, str(BIN / "noodle"), *words)
+
+    def run_on(self, host: Host, *words: str) -> str:
+        """Any command on a host, in the cluster's environment; what it prints. Raises Unavailable."""
+        return host.run("env", *self.environment(), *words, timeout_s=START_S)
 
     def environment(self) -> list[str]:
         """NAME=VALUE for what runs on the hosts."""
@@ -149,6 +153,11 @@ class HostCluster:
 
     def post(self, path: str, body: Any, host: Host | None = None) -> Any:
         answer = self._client.post(f"{self.url(host or self.head)}{path}", json=body)
+        return answer.raise_for_status().json()
+
+    def post_bytes(self, path: str, body: bytes) -> Any:
+        headers = {"Content-Type": "application/zip"}
+        answer = self._client.post(f"{self.url(self.head)}{path}", content=body, headers=headers)
         return answer.raise_for_status().json()
 
     def patch(self, path: str, body: Any) -> Any:
@@ -220,19 +229,21 @@ class HostCluster:
         """This machine's numbers of the host's processes of a kind of TITLES."""
         return [pid for pid in host.processes() if any(_is(word, TITLES[kind]) for word in _words(pid)[:4])]
 
-    def signal(self, host: Host, kind: str, number: signal.Signals) -> int:
+    def strike(self, host: Host, kind: str, number: signal.Signals) -> int:
         """Sends it to all of that kind on the host. Gives how many there were."""
         found = self.pids(host, kind)
-        for pid in found:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        self.send(found, number)
         return len(found)
 
     def kill_all(self, host: Host) -> None:
         """All that runs on the host ends at once; its files stay."""
-        for pid in host.processes():
+        self.send(host.processes(), signal.SIGKILL)
+
+    def send(self, pids: Sequence[int], number: signal.Signals) -> None:
+        """Sends it to processes of the hosts, by this machine's numbers of them."""
+        for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
 
 def _words(pid: int) -> list[str]:

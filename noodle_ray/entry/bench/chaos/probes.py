@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import uuid4
 
 from noodle_ray.entry.http_client import Answer, GatewayClient
 from noodle_ray.errors import NoodleError, shorten
@@ -14,7 +15,7 @@ Route = Literal["nodes", "allocate", "module", "fusion"]
 
 NODES, ALLOCATIONS, FUSION = "/api/distributed/nodes", "/api/distributed/resources/allocations", "/api/ai/fusion"
 CPUS, LEASE_S = 0.01, 30.0
-"""What is held for a moment. Where no answer says under which name, it is free again when its lease is over."""
+"""What is held for a moment; where it is not freed, it is free again when its lease is over."""
 
 TEXTS = (
     "the kettle is whistling",
@@ -53,8 +54,8 @@ async def _nodes(client: GatewayClient, call: Call, number: int) -> Told:
 
 
 async def _allocate(client: GatewayClient, call: Call, number: int) -> Told:
-    """Holds a little and frees it. Asking twice may hold it twice: the second ends with its lease."""
-    wanted = {"demand": {"cpus": CPUS}, "lease_s": LEASE_S}
+    """Holds a little and frees it, under an id of its own: asking twice holds it once."""
+    wanted = {"demand": {"cpus": CPUS}, "lease_s": LEASE_S, "id": f"noodle-chaos-{number}-{uuid4().hex[:12]}"}
     made = _told(await client.ask("POST", ALLOCATIONS, wanted, repeatable=True), _is_held)
     if made.problem:
         return made
@@ -71,8 +72,8 @@ async def _module(client: GatewayClient, call: Call, number: int) -> Told:
 
 
 async def _fusion(client: GatewayClient, call: Call, number: int) -> Told:
-    """An answer that says what came too late for it, or failed, is one."""
-    body = {"text": TEXTS[number % len(TEXTS)], "candidates": list(CANDIDATES)}
+    """An answer that says what came too late for it, or failed, is one. No text comes twice: none is remembered."""
+    body = {"text": f"{TEXTS[number % len(TEXTS)]}, number {number}", "candidates": list(CANDIDATES)}
     answer = await client.ask("POST", FUSION, body, repeatable=True)
     return _told(answer, lambda found: isinstance(found, dict) and "modalities_used" in found)
 

@@ -1,0 +1,44 @@
+"""noodle bench hosts · chaos: what only shows between machines. They take Linux, and root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noodle_ray.entry.cli.output import say
+
+JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the rows to this file.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command()(chaos)
+
+
+def chaos(
+    minutes: Annotated[float, typer.Option(min=1, max=600, help="How long.")] = 10.0,
+    rate: Annotated[float, typer.Option(min=1, max=1000, help="Requests a second, of all routes together.")] = 24.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed: the same faults and requests.")] = 1,
+    faults: Annotated[bool, typer.Option(help="Whether anything is broken at all.")] = True,
+    json: JsonFile = None,
+    plots: Annotated[Path | None, typer.Option(file_okay=False, help="Draw answers and latency into here.")] = None,
+) -> None:
+    """Breaks a cluster of three hosts again and again while it is asked, and tells what was answered."""
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.chaos import growth, outcome_rows
+    from noodle_ray.entry.bench.chaos.plots import write_plots
+    from noodle_ray.entry.bench.chaos.run import Run, measure
+    from noodle_ray.entry.bench.host_cluster import Plan, host_cluster
+
+    with host_cluster(Plan(hosts=3, fusion=True, gateways=2), say) as cluster:
+        found = measure(cluster, Run(minutes, rate, seed, faults), say)
+    grown = growth.judge(found.samples)
+    rows = [*outcome_rows.rows_of(found.outcome), *found.rows(), *growth.rows_of(grown)]
+    outcome_rows.print_schedule(found.outcome)
+    outcome_rows.print_losses(found.outcome)
+    report.publish("chaos", rows, json)
+    for difference in found.books["differences"]:
+        say(f"the books differ: {difference}")
+    if plots is not None:
+        write_plots(found.outcome, plots)
