@@ -18,11 +18,13 @@ from noodle_ray.actors.module_catalogue import ModuleCatalogue
 from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
+from noodle_ray.actors.ray_state import live_nodes
 from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.actors.service_directory import ServiceDirectory
 from noodle_ray.entry.encoders import connect_encoders, start_encoders, stop_encoders
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.fusion_models.deployments import build_application
+from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.services.directory import Registration
 from noodle_ray.settings import Settings
 
@@ -66,9 +68,11 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
     ):
         raise Conflict(f"Ray Serve runs other applications here ({', '.join(others)}), whose HTTP side it cannot share")
     several = settings.gateway_replicas > 1
+    labelled = several and any(GATEWAY_LABEL in node.resources.labels for node in live_nodes().values())
     with _clear_failures("the gateway"):
         serve.start(proxy_location="EveryNode" if several else "HeadOnly", http_options={"host": host, "port": port})
-        gateway = serve.RunTarget(gateway_application(settings, read_token), names.GATEWAY_APP, "/")
+        application = gateway_application(settings, read_token, labelled)
+        gateway = serve.RunTarget(application, names.GATEWAY_APP, "/")
         # Several wait for hosts that may join later: until then those that can run are enough.
         serve.run_many([gateway], wait_for_applications_running=not several)
 

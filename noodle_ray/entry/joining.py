@@ -14,6 +14,7 @@ from noodle_ray.entry.local_nodes import Progress, logs_of
 from noodle_ray.entry.own_address import own_address
 from noodle_ray.entry.ray_process import NodeOptions
 from noodle_ray.errors import InvalidInput
+from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.settings import Settings
 
 
@@ -21,7 +22,7 @@ from noodle_ray.settings import Settings
 class JoinOptions:
     """How this host joins. What is empty or None is found: its address, its host name, its amounts as Ray sees them.
 
-    labels: beside Ray's own, e.g. {"rack": "b"}, for demands and for `domain`.
+    labels: beside Ray's own, e.g. {"rack": "b"}, for demands and for `domain`. gateway: it may answer HTTP.
     """
 
     own_address: str = ""
@@ -29,6 +30,7 @@ class JoinOptions:
     cpus: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     object_store_bytes: int | None = None
+    gateway: bool = False
 
 
 def join(settings: Settings, head: str, options: JoinOptions, progress: Progress) -> ClusterFile:
@@ -44,7 +46,7 @@ def join(settings: Settings, head: str, options: JoinOptions, progress: Progress
         options.name or socket.gethostname(),
         object_store_bytes=options.object_store_bytes,
         cpus=options.cpus,
-        labels=options.labels,
+        labels={**options.labels, **({GATEWAY_LABEL: "yes"} if options.gateway else {})},
     )
     progress(f"joining {head} as {node.name} ({node.address})")
     environment = ray_process.ray_environment(settings, token_path(settings.state_dir))

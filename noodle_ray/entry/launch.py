@@ -23,6 +23,7 @@ from noodle_ray.entry.farewell import tell_others_to_leave
 from noodle_ray.entry.local_nodes import Progress, add_nodes, logs_of, start_together
 from noodle_ray.entry.ray_process import NodeOptions
 from noodle_ray.errors import Conflict, NoodleError, NotFound
+from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.settings import Settings
 
 EVERY_INTERFACE = "0.0.0.0"  # noqa: S104  (where somebody asks for it)
@@ -46,7 +47,7 @@ class UpOptions:
 
 def head_options(cpus: int | None, address: str = HEAD_ADDRESS) -> NodeOptions:
     """The head on this machine: with all its CPUs and GPUs as Ray finds them, or with that many CPUs."""
-    return NodeOptions(address, "head", cpus=cpus)
+    return NodeOptions(address, "head", cpus=cpus, labels={GATEWAY_LABEL: "yes"})
 
 
 def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFile:

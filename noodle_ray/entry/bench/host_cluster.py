@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 import noodle_ray
-from noodle_ray.entry.bench.hosts import Host, hosts
+from noodle_ray.entry.bench.host_storage import Storage, embedded
+from noodle_ray.entry.bench.hosts import Host, hosts, this_machine
 from noodle_ray.entry.local_nodes import Progress
 from noodle_ray.errors import DeadlineExceeded, NotFound
 from noodle_ray.nodes.event_log import ClusterEvent
@@ -90,6 +91,11 @@ class HostCluster:
     def head(self) -> Host:
         return self.hosts[0]
 
+    @property
+    def gateway_hosts(self) -> tuple[Host, ...]:
+        """Those that answer HTTP."""
+        return self.hosts[: self.plan.gateways]
+
     # -- starting and ending
 
     def start(self, progress: Progress) -> None:
@@ -113,7 +119,8 @@ class HostCluster:
     def join(self, host: Host) -> None:
         cpus = ("--cpus", str(self.plan.cpus), "--object-store", "100MiB")
         where = () if self.plan.announce else (f"{self.head.address}:{GCS_PORT}",)
-        self.noodle(host, "join", *where, "--name", host.name, *cpus)
+        gateway = ("--gateway",) if host in self.gateway_hosts else ()
+        self.noodle(host, "join", *where, "--name", host.name, *cpus, *gateway)
 
     def noodle(self, host: Host, *words: str) -> str:
         """The command line on a host, as its user would call it; what it prints. Raises Unavailable."""
@@ -264,10 +271,10 @@ def visible() -> list[Path]:
 
 
 @contextmanager
-def host_cluster(plan: Plan, progress: Progress) -> Iterator[HostCluster]:
+def host_cluster(plan: Plan, progress: Progress, storage: Storage = embedded) -> Iterator[HostCluster]:
     """Such a cluster, with all of its hosts alive; it ends with the block, and so do they. Raises Unavailable."""
-    with hosts(plan.hosts, keep=visible()) as made:
-        cluster = HostCluster(made, plan)
+    with hosts(plan.hosts, keep=visible()) as made, storage(this_machine(made[0])) as variables:
+        cluster = HostCluster(made, replace(plan, variables={**variables, **plan.variables}))
         try:
             cluster.start(progress)
             yield cluster

@@ -158,6 +158,11 @@ def hosts(count: int, keep: Sequence[Path] = ()) -> Iterator[list[Host]]:
         yield [stack.enter_context(_host(name, address, bridge, names, keep)) for name, address in addresses.items()]
 
 
+def this_machine(host: Host) -> str:
+    """This machine's address on the host's network."""
+    return f"{host.address.rpartition('.')[0]}.254"
+
+
 @contextmanager
 def _bridge() -> Iterator[tuple[str, str]]:
     """Its name, and the first three numbers of its network; this machine is 254 there."""
@@ -204,7 +209,7 @@ def _first_process(process: subprocess.Popen[str]) -> int:
 
 
 def _connect(host: Host, bridge: str) -> None:
-    gateway = f"{host.address.rpartition('.')[0]}.254"
+    gateway = this_machine(host)
     ip("link", "add", host.link, "type", "veth", "peer", "name", "eth0", "netns", str(host.process_id))
     ip("link", "set", host.link, "master", bridge, "up")
     for words in (

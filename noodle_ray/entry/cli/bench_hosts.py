@@ -8,12 +8,40 @@ from typing import Annotated
 import typer
 
 from noodle_ray.entry.cli.output import say
+from noodle_ray.errors import InvalidInput
 
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the rows to this file.")]
 
 
 def add_commands(app: typer.Typer) -> None:
+    app.command()(hosts)
     app.command()(chaos)
+
+
+def hosts(
+    trials: Annotated[int, typer.Option(min=0, help="Hosts that are frozen, one after another.")] = 20,
+    loss_seconds: Annotated[float, typer.Option(min=0, max=3600, help="How long packets are lost.")] = 120.0,
+    storage: Annotated[
+        list[str] | None, typer.Option(help="embedded or served; may be repeated; default: both.")
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """Starts clusters over hosts, takes their heads away while they are asked, freezes hosts and loses packets."""
+    from noodle_ray.entry.bench import report
+    from noodle_ray.entry.bench.host_bench import measure
+
+    report.publish("hosts", measure(trials, loss_seconds, storages_of(storage)), json)
+
+
+def storages_of(names: list[str] | None) -> tuple[str, ...]:
+    """Raises InvalidInput where one is none."""
+    from noodle_ray.entry.bench.host_storage import STORAGES
+
+    chosen = tuple(dict.fromkeys(names or STORAGES))
+    for name in chosen:
+        if name not in STORAGES:
+            raise InvalidInput.of("storage", f"must be one of {', '.join(STORAGES)}", name)
+    return chosen
 
 
 def chaos(

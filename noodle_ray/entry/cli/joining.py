@@ -26,6 +26,10 @@ def join(
     cpus: Annotated[int | None, typer.Option(min=0, help="CPUs of the node; default: this machine's.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, e.g. rack=b; may be repeated.")] = None,
     object_store: Annotated[str, typer.Option(help='Shared memory for objects, such as "2GiB"; default: Ray\'s.')] = "",
+    gateway: Annotated[
+        bool,
+        typer.Option("--gateway", help="It answers HTTP, too, where NOODLE_GATEWAY_REPLICAS says so."),
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Start Ray on this host as one more node of a cluster whose head runs on another."""
@@ -33,7 +37,7 @@ def join(
 
     settings = read_settings()
     object_store_bytes = NodeResources.of(memory=object_store).memory_bytes if object_store else None
-    options = joining.JoinOptions(address, name, cpus, _labels(label or []), object_store_bytes)
+    options = joining.JoinOptions(address, name, cpus, _labels(label or []), object_store_bytes, gateway)
     joined = joining.join(settings, head or joining.find_head(settings, cluster, say), options, say)
     if json:
         print_json(joined)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
@@ -100,6 +102,27 @@ def to_lines(probes: Iterable[Probe]) -> Iterable[str]:
 
 def from_lines(lines: Iterable[str]) -> list[Probe]:
     return [Probe(**json.loads(line)) for line in lines]
+
+
+@contextmanager
+def probing(asked: Probing) -> Iterator[subprocess.Popen[str]]:
+    """Asks in a process of its own, so that nothing else holds it up; it ends with the block."""
+    command = [sys.executable, "-m", "noodle_ray.entry.bench.chaos.prober"]
+    prober = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert prober.stdin is not None
+        prober.stdin.write(asked.model_dump_json() + "\n")
+        prober.stdin.flush()
+        yield prober
+    finally:
+        prober.kill()
+        prober.communicate()
+
+
+def probes_of(prober: subprocess.Popen[str]) -> list[Probe]:
+    """What it found, when it has ended."""
+    assert prober.stdout is not None
+    return from_lines(prober.stdout)
 
 
 def main() -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,17 +14,17 @@ from noodle_ray.entry.bench.chaos.afflicting import Afflicting
 from noodle_ray.entry.bench.chaos.growth import Sample, sample
 from noodle_ray.entry.bench.chaos.http_wholeness import gateway_wholeness
 from noodle_ray.entry.bench.chaos.outcome import Outcome
-from noodle_ray.entry.bench.chaos.prober import Probing, from_lines
+from noodle_ray.entry.bench.chaos.prober import Probing, probes_of, probing
 from noodle_ray.entry.bench.chaos.probes import free_leftovers
-from noodle_ray.entry.bench.chaos.records import Inflicted, Probe, Seen
+from noodle_ray.entry.bench.chaos.records import Inflicted, Seen
 from noodle_ray.entry.bench.chaos.schedule import Layout, schedule
 from noodle_ray.entry.bench.chaos.watcher import Watcher
+from noodle_ray.entry.bench.chaos.wholeness import ENCODERS, until_whole
 from noodle_ray.entry.bench.host_cluster import BIN, TITLES, HostCluster
 from noodle_ray.entry.bench.module_versions import ECHO, echo_module
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.http_client import GatewayClient
 
-ENCODERS = ("text-encoder", "audio-encoder", "vision-encoder", "code-encoder")
 READY_S, HEAL_S, QUIET_S = 180.0, 120.0, 10.0
 LEAD_S = 3.0
 """From when the prober is started until the run begins."""
@@ -75,43 +72,14 @@ class _Notes:
 
 def measure(cluster: HostCluster, run: Run, say: Say) -> Found:
     """Runs it on a cluster with gateways on its first hosts. Raises NoodleError where it is not whole to begin with."""
-    addresses = [cluster.url(host) for host in cluster.hosts[: cluster.plan.gateways]]
+    addresses = [cluster.url(host) for host in cluster.gateway_hosts]
     cluster.post_bytes("/api/modules", echo_module(ECHO))
     cluster.post(f"/api/modules/{ECHO}/load", {})
     say("waiting for all of it to be there")
-    asyncio.run(_until_whole(cluster, addresses, READY_S))
+    asyncio.run(until_whole(cluster, READY_S))
     time.sleep(QUIET_S)
     others = _books(cluster, "others")
     start = time.monotonic() + LEAD_S
-    with _probing(cluster, addresses, run, start) as prober:
-        notes, seen = asyncio.run(_break(cluster, addresses, run, start, say))
-        probes = _probes(prober)
-    outcome = Outcome(run.minutes * 60, tuple(probes), tuple(one.result() for one in notes.inflicted), seen)
-    say("reading the books")
-    freed = asyncio.run(_at_rest(cluster, addresses))
-    time.sleep(QUIET_S)
-    return Found(outcome, notes.samples, _books(cluster, "compare", json.dumps(others)), freed)
-
-
-async def _until_whole(cluster: HostCluster, addresses: Sequence[str], within_s: float) -> None:
-    async with gateway_wholeness(addresses, cluster.token, ENCODERS) as system:
-        await Watcher(system, len(cluster.hosts), addresses, time.monotonic()).until_whole(within_s)
-
-
-async def _at_rest(cluster: HostCluster, addresses: Sequence[str]) -> int:
-    await _until_whole(cluster, addresses, HEAL_S)
-    async with GatewayClient(addresses, cluster.token) as client:
-        return await free_leftovers(client)
-
-
-def _books(cluster: HostCluster, *asked: str) -> Any:
-    words = (str(BIN / "python"), "-m", "noodle_ray.entry.bench.chaos.books", *asked)
-    return json.loads(cluster.run_on(cluster.head, *words).splitlines()[-1])
-
-
-@contextmanager
-def _probing(cluster: HostCluster, addresses: Sequence[str], run: Run, start: float) -> Iterator[subprocess.Popen[str]]:
-    """The prober, in a process of its own: nothing here may hold it up."""
     asked = Probing(
         addresses=tuple(addresses),
         token=cluster.token,
@@ -121,21 +89,25 @@ def _probing(cluster: HostCluster, addresses: Sequence[str], run: Run, start: fl
         module=ECHO,
         start=start,
     )
-    command = [sys.executable, "-m", "noodle_ray.entry.bench.chaos.prober"]
-    prober = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert prober.stdin is not None
-        prober.stdin.write(asked.model_dump_json() + "\n")
-        prober.stdin.flush()
-        yield prober
-    finally:
-        prober.kill()
-        prober.communicate()
+    with probing(asked) as prober:
+        notes, seen = asyncio.run(_break(cluster, addresses, run, start, say))
+        probes = probes_of(prober)
+    outcome = Outcome(run.minutes * 60, tuple(probes), tuple(one.result() for one in notes.inflicted), seen)
+    say("reading the books")
+    freed = asyncio.run(_at_rest(cluster, addresses))
+    time.sleep(QUIET_S)
+    return Found(outcome, notes.samples, _books(cluster, "compare", json.dumps(others)), freed)
 
 
-def _probes(prober: subprocess.Popen[str]) -> list[Probe]:
-    assert prober.stdout is not None
-    return from_lines(prober.stdout)
+async def _at_rest(cluster: HostCluster, addresses: Sequence[str]) -> int:
+    await until_whole(cluster, HEAL_S)
+    async with GatewayClient(addresses, cluster.token) as client:
+        return await free_leftovers(client)
+
+
+def _books(cluster: HostCluster, *asked: str) -> Any:
+    words = (str(BIN / "python"), "-m", "noodle_ray.entry.bench.chaos.books", *asked)
+    return json.loads(cluster.run_on(cluster.head, *words).splitlines()[-1])
 
 
 async def _break(
@@ -145,7 +117,7 @@ async def _break(
     layout = Layout(
         cluster.head.name,
         tuple(host.name for host in cluster.hosts[1:]),
-        tuple(host.name for host in cluster.hosts[: cluster.plan.gateways]),
+        tuple(host.name for host in cluster.gateway_hosts),
     )
     faults = schedule(run.seed, run.minutes, layout) if run.faults else ()
     notes, over = _Notes(), asyncio.Event()
