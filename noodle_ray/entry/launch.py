@@ -62,6 +62,7 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
     """The Ray part of it: head and workers, and this process's environment set as theirs."""
     _refuse_if_running(settings)
     environment = ray_process.ray_environment(settings, ensure_token(settings.state_dir))
+    _try_store(settings)
     port = _choose_port(options.port, 6379)
     dashboard_port = _choose_port(options.dashboard_port, 8265, "127.0.0.1")
     if options.gateway_port:
@@ -92,6 +93,16 @@ def _refuse_if_running(settings: Settings, attached_too: bool = True) -> None:
         return
     if (cluster.attached and attached_too) or any(process.is_running() for process in cluster.processes):
         raise Conflict(f"a cluster of {settings.state_dir} is running at {cluster.address}; `noodle down` ends it")
+
+
+def _try_store(settings: Settings) -> None:
+    """Whoever starts a cluster hears at once why its store cannot be had, and not later that an actor does not answer.
+
+    Raises InvalidSettings, Conflict, CorruptData, Unavailable.
+    """
+    from noodle_ray.store.database import Database
+
+    Database.open(settings.database).close()
 
 
 def _choose_port(asked: int, usual: int, host: str = "") -> int:
@@ -224,6 +235,7 @@ def attach(settings: Settings, address: str, gateway_host: str, gateway_port: in
     """Installs onto a Ray that already runs, or again; LEFT_TO_RAY says what stays as that Ray was started."""
     _refuse_if_running(settings, attached_too=False)
     ensure_token(settings.state_dir)
+    _try_store(settings)
     cluster = ClusterFile(address=address, dashboard_url="", gateway_url="", attached=True)
     return install(settings, cluster, gateway_host, gateway_port, progress)
 
