@@ -11,6 +11,7 @@ from functools import partial
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
 from noodle_ray.actors.journal import Journal
 from noodle_ray.entry.bench.postgres_server import PostgresServer
@@ -121,21 +122,31 @@ def test_a_server_that_stands_still_is_told_in_time(server: PostgresServer, post
     database.close()
 
 
+@pytest.mark.parametrize("moment", ["before_cursor_execute", "commit"])
 def test_a_write_that_was_given_up_does_not_come_after_a_later_one(
-    server: PostgresServer, postgres_url: str, impatient: None
+    server: PostgresServer, postgres_url: str, impatient: None, moment: str
 ) -> None:
-    """Whatever the frozen server had read already of the first write: the second is what is kept."""
+    """The server stops when the statement, or the commit, is about to be sent, and reads it when it goes on."""
     database = Database.open(postgres_url)
-    database.apply([Put("nodes", "a", {"x": 0})])
     for x in range(1, 4):
-        server.freeze()
-        with pytest.raises(Unavailable):
+        event.listen(database._engine, moment, freeze := lambda *_: server.freeze())
+        with pytest.raises(Unavailable, match=r"did not answer within 0.5 s"):
             database.apply([Put("nodes", "a", {"x": -x})])
+        event.remove(database._engine, moment, freeze)
         server.thaw()
-        database.apply([Put("nodes", "a", {"x": x})])
-        time.sleep(0.05)
+        write_until_taken(database, Put("nodes", "a", {"x": x}))
+        time.sleep(0.1)
         assert database.find("nodes", "a") == {"x": x}
     database.close()
+
+
+def write_until_taken(database: Database, change: Put) -> None:
+    end = time.monotonic() + LONG_S
+    while True:
+        try:
+            return database.apply([change])
+        except Unavailable:
+            assert time.monotonic() < end
 
 
 def test_a_statement_that_waits_for_a_lock_is_given_up_by_the_server(
