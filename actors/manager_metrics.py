@@ -26,6 +26,7 @@ _DESCRIPTIONS = {
     "allocations_lost": "Allocations that were lost with their node.",
     "failovers": "Allocations that were held anew after their node had died.",
     "failover_seconds": "How long the last of these was without a home.",
+    "store_away_seconds": "How long the store has not answered; 0 while it does.",
     "decision_ms_p50": "Time of one decision, median of the last thousand.",
     "decision_ms_p99": "Time of one decision, 99th percentile of the last thousand.",
 }
