@@ -5,7 +5,8 @@
         nodes = answer.result()
 
 Requests go to the addresses in turn. What may be repeated is asked once more, at the next address, where the first did
-not answer in time, broke off, or said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so).
+not answer in time, broke off, said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so), or
+had no gateway behind it. An address that failed is passed over until it answers `/healthz` again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 
+from noodle_ray.entry.gateway_addresses import GatewayAddresses
 from noodle_ray.errors import DeadlineExceeded, InvalidInput, NoodleError, Unavailable, shorten
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -28,17 +29,26 @@ REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 LATER = frozenset({429, 502, 503, 504})
 DEADLINE_S, FIRST_S = 30.0, 10.0
+CONNECT_S = 1.0
+"""What does not take a connection within this is away: on a network, that takes milliseconds."""
+
+LOOK_S, HEALTH_S = 0.5, 3.0
+"""How often an address that failed is asked how it is, and how long it may take to say so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a gateway answered. address: which one; retried: it was the second that was asked."""
+    """What a gateway answered. address: which one; retried: it was the second that was asked.
+
+    is_gateways: a proxy that has no gateway behind it may answer instead, and not in JSON.
+    """
 
     status: int
     body: bytes
     address: str
     retried: bool = False
     retry_after_s: float = 0.0
+    is_gateways: bool = True
 
     def json(self) -> Any:
         """Raises Unavailable where it is not JSON: then it is not from a gateway of ours."""
@@ -69,15 +79,13 @@ class GatewayClient:
         self, addresses: Sequence[str], token: str, deadline_s: float = DEADLINE_S, first_s: float = FIRST_S
     ) -> None:
         """Raises InvalidInput without an address, or with times that leave none for a second one."""
-        if not addresses:
-            raise InvalidInput.of("addresses", "must name at least one gateway")
+        self._addresses = GatewayAddresses(addresses)
         if not 0 < first_s < deadline_s:
             raise InvalidInput.of("first_s", "must be above 0 and below deadline_s", f"{first_s:g} of {deadline_s:g}")
-        self.addresses = tuple(address.rstrip("/") for address in addresses)
         self._headers = {"Authorization": f"Bearer {token}"}
         self._deadline_s, self._first_s = deadline_s, first_s
-        self._turn = count()
         self._session: aiohttp.ClientSession | None = None
+        self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> GatewayClient:
         # A connection for each request: whether the other end of a kept one is still there, only a request tells.
@@ -85,7 +93,7 @@ class GatewayClient:
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             middlewares=(_ask_once,),
         )
         return self
@@ -93,6 +101,8 @@ class GatewayClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for looking in self._looking.values():
+            looking.cancel()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -113,30 +123,52 @@ class GatewayClient:
         """
         may_repeat = method in REPEATABLE if repeatable is None else repeatable
         within_s = self._deadline_s if deadline_s is None else deadline_s
-        end, turn = time.monotonic() + within_s, next(self._turn)
+        end, address = time.monotonic() + within_s, self._addresses.first()
         first_s = min(self._first_s, within_s / 2) if may_repeat else within_s
-        first = await self._try(method, path, body, self._address(turn), first_s)
+        first = await self._try(method, path, body, address, first_s)
         if not may_repeat or not _is_worth_another(first):
             return _settled(method, path, within_s, first)
         pause_s = first.retry_after_s if isinstance(first, Answer) else 0.0
         if time.monotonic() + pause_s >= end:
             return _settled(method, path, within_s, first)
         await asyncio.sleep(pause_s)
-        second = await self._try(method, path, body, self._address(turn + 1), end - time.monotonic())
+        second = await self._try(method, path, body, self._addresses.second(address), end - time.monotonic())
         return _settled(method, path, within_s, first, second)
 
-    def _address(self, turn: int) -> str:
-        return self.addresses[turn % len(self.addresses)]
-
     async def _try(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
+        came = await self._send(method, path, body, address, within_s)
+        if isinstance(came, Answer) and came.is_gateways:
+            self._addresses.answered(address)
+        else:
+            self._pass_over(address)
+        return came
+
+    def _pass_over(self, address: str) -> None:
+        self._addresses.failed(address)
+        if address not in self._looking:
+            self._looking[address] = asyncio.get_running_loop().create_task(self._look(address))
+
+    async def _look(self, address: str) -> None:
+        """Asks how it is until it says so, whatever it says."""
+        while address in self._addresses.away:
+            await asyncio.sleep(LOOK_S)
+            came = await self._send("GET", "/healthz", None, address, HEALTH_S)
+            if isinstance(came, Answer) and came.is_gateways:
+                self._addresses.answered(address)
+        del self._looking[address]
+
+    async def _send(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
         assert self._session is not None, "use the client in an `async with` block"
         try:
             async with asyncio.timeout(within_s), self._session.request(method, address + path, json=body) as response:
                 content = await response.read()
-                return Answer(response.status, content, address, retry_after_s=_retry_after_s(response))
+                is_gateways = response.status < 400 or response.content_type == "application/json"
+                return Answer(response.status, content, address, False, _retry_after_s(response), is_gateways)
+        except aiohttp.ClientError as error:  # before the time that is over: of aiohttp's errors some are both
+            return _Failure(address, shorten(str(error) or type(error).__name__, 200))
         except TimeoutError:
             return _Failure(address, f"no answer within {within_s:.3g} s", timed_out=True)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             return _Failure(address, shorten(str(error) or type(error).__name__, 200))
 
 
@@ -153,7 +185,7 @@ class _Failure:
 
 
 def _is_worth_another(first: Answer | _Failure) -> bool:
-    return isinstance(first, _Failure) or first.status in LATER
+    return isinstance(first, _Failure) or first.status in LATER or not first.is_gateways
 
 
 def _settled(method: str, path: str, within_s: float, *tries: Answer | _Failure) -> Answer:

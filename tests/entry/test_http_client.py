@@ -64,10 +64,10 @@ async def breaks_off(request: web.Request) -> web.Response:
     return web.Response()
 
 
-def says(status: int, retry_after: str | None = None, body: bytes = b"") -> Handler:
+def says(status: int, retry_after: str | None = None, kind: str = "application/json") -> Handler:
     async def handle(request: web.Request) -> web.Response:
         headers = {} if retry_after is None else {"Retry-After": retry_after}
-        return web.Response(status=status, headers=headers, body=body)
+        return web.Response(status=status, headers=headers, content_type=kind)
 
     return handle
 
@@ -90,7 +90,20 @@ async def test_addresses_are_asked_in_turn_with_the_token_and_the_body() -> None
     assert not any(answer.retried for answer in answers)
 
 
-@pytest.mark.parametrize("first", [hangs, breaks_off, says(502), says(503), says(504), says(429)])
+@pytest.mark.parametrize(
+    "first",
+    [
+        hangs,
+        breaks_off,
+        says(502),
+        says(503),
+        says(504),
+        says(429),
+        says(404, kind="text/plain"),
+        says(500, kind="a/b"),
+    ],
+    ids=["hangs", "breaks off", "502", "503", "504", "429", "a proxy's 404", "a proxy's 500"],
+)
 async def test_what_may_be_repeated_is_asked_once_more_at_the_next_address(first: Handler) -> None:
     async with gateways(first, fine) as (one, two), client(one.address, two.address) as asking:
         answer = await asking.ask("GET", "/x")
@@ -115,9 +128,31 @@ async def test_a_post_is_not_repeated_unless_it_is_said_to_be_harmless() -> None
         with pytest.raises(Unavailable):
             await asking.ask("POST", "/x", {})
         assert two.asked == []
-        await asking.ask("GET", "/turns")  # takes the second address's turn
+    async with gateways(breaks_off, fine) as (one, two), client(one.address, two.address) as asking:
         assert (await asking.ask("POST", "/x", {}, repeatable=True)).retried
-    assert len([1 for method, *_ in one.asked if method == "POST"]) == 2
+    assert [len(each.asked) for each in (one, two)] == [1, 1]
+
+
+@pytest.mark.parametrize("failing", [hangs, breaks_off, says(404, kind="text/plain")], ids=["hangs", "breaks", "proxy"])
+async def test_an_address_that_failed_is_passed_over_until_it_is_well_again(failing: Handler) -> None:
+    async with gateways(failing, fine) as (one, two), client(one.address, two.address) as asking:
+        assert (await asking.ask("GET", "/x")).retried
+        for _ in range(3):
+            answer = await asking.ask("GET", "/x")
+            assert (answer.address, answer.retried) == (two.address, False)
+        one.handler = fine
+        async with asyncio.timeout(10):
+            while (await asking.ask("GET", "/x")).address == two.address:  # noqa: ASYNC110  (only asking tells)
+                await asyncio.sleep(0.05)
+    paths = [path for _, path, _ in one.asked]
+    assert paths[0] == "/x" and set(paths[1:-1]) == {"/healthz"} and paths[-1] == "/x"
+
+
+async def test_an_address_that_is_busy_keeps_its_turn() -> None:
+    async with gateways(says(503), fine) as (one, two), client(one.address, two.address) as asking:
+        for _ in range(4):
+            await asking.ask("GET", "/x")
+    assert len(one.asked) == 2
 
 
 async def test_there_is_one_retry_and_no_more_and_the_error_tells_of_both() -> None:
