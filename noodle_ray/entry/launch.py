@@ -71,7 +71,7 @@ def _left_behind(settings: Settings) -> ClusterFile | None:
         before = read_cluster(settings.state_dir)
     except NotFound:
         return None
-    return None if before.attached or before.joined else before
+    return None if before.attached else before
 
 
 def _go_on(settings: Settings, before: ClusterFile, progress: Progress) -> ClusterFile:
@@ -87,6 +87,8 @@ def _go_on(settings: Settings, before: ClusterFile, progress: Progress) -> Clust
     for together in (before.processes[:1], before.processes[1:]):  # the head first
         starts = [partial(ray_process.start_again, node, environment, logs_of(settings)) for node in together]
         cluster = start_together(settings, cluster, starts)
+    if cluster.joined:
+        return cluster
     os.environ.update(environment)
     return install(settings, cluster, "", 0, progress, again=True)
 

@@ -68,6 +68,9 @@ def up(
     if json:
         print_json(cluster)
         return
+    if cluster.joined:
+        console.print(f"this host is a node of {cluster.address} again", highlight=False)
+        return
     console.print(f"noodle-ray runs at [bold]{cluster.address}[/bold]")
     console.print(f"  gateway    {cluster.gateway_url}  (token: {settings.state_dir / 'token'})", highlight=False)
     console.print(f"  dashboard  {cluster.dashboard_url}  (same token)", highlight=False)

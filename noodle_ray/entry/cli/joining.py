@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from noodle_ray.entry.cli.output import AsJson, console, print_json, say
+from noodle_ray.entry.cli.wording import read_seconds
 from noodle_ray.errors import InvalidInput
 from noodle_ray.resources import NodeResources
 from noodle_ray.settings import read_settings
@@ -14,6 +15,7 @@ from noodle_ray.settings import read_settings
 
 def add_commands(app: typer.Typer) -> None:
     app.command()(join)
+    app.command()(rejoin)
 
 
 def join(
@@ -43,6 +45,18 @@ def join(
         print_json(joined)
     else:
         console.print(f"this host is a node of {joined.address} now; `noodle down` here ends it", highlight=False)
+
+
+def rejoin(
+    deadline: Annotated[str, typer.Option(help="How long what runs here has to move: 60, 60s, 5m, 1h.")] = "60s",
+    run: Annotated[
+        str, typer.Option(help='What to do before Ray starts again, such as "git pull && make setup".')
+    ] = "",
+) -> None:
+    """Leave the cluster for a moment and come back as before: for upgrades, host by host."""
+    from noodle_ray.entry import rejoining
+
+    rejoining.rejoin(read_settings(), read_seconds("deadline", deadline, 86_400), run, say)
 
 
 def _labels(given: list[str]) -> dict[str, str]:

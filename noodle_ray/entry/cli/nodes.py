@@ -46,8 +46,12 @@ def add_commands(app: typer.Typer, node: typer.Typer) -> None:
 
 
 def find_node(nodes: Sequence[Node], given: str) -> Node:
-    """The node of that name, or whose id begins so. Raises NotFound, also where several do."""
-    found = [node for node in nodes if given == node.name or node.id.startswith(given)]
+    """The node of that name or address, or whose id begins so. Raises NotFound, also where several do.
+
+    A dead one is meant only where no living one is.
+    """
+    found = [node for node in nodes if given in (node.name, node.address) or node.id.startswith(given)]
+    found = [node for node in found if node.state != "dead"] or found
     if len(found) != 1:
         raise NotFound("node" if not found else "single node", given, [f"{n.name} ({n.id[:8]})" for n in nodes])
     return found[0]
