@@ -78,8 +78,7 @@ class ModuleHost:
         )
         self._checkpoints = self._checkpointer(manifest, runner)
         self._was_well = not manifest.is_checked
-        if isinstance(runner, SandboxedRunner):
-            self._watching = asyncio.create_task(self._end_with(runner))
+        self._watching = asyncio.create_task(self._end_with(runner))
         return {"unpack": _ms(unpacked - start), "import": _ms(time.perf_counter() - unpacked)}
 
     def _unpack_all(self, artefacts: Sequence[tuple[str, str, bytes | None]]) -> list[Path] | artefact.Missing:
@@ -105,10 +104,10 @@ class ModuleHost:
             on_failure=lambda error: log.warning("state_not_kept", module=manifest.name, error=str(error)),
         )
 
-    async def _end_with(self, runner: SandboxedRunner) -> None:
-        """A host whose sandboxed process has ended is of no use: its own end has it replaced like any other."""
+    async def _end_with(self, runner: Runner) -> None:
+        """A host whose runner's process has ended is of no use: its own end has it replaced like any other."""
         await runner.ended()
-        log.warning("sandboxed_process_ended", module=self._name)
+        log.warning("runner_ended", module=self._name)
         await asyncio.sleep(LAST_ANSWERS_S)
         os._exit(1)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -23,6 +24,9 @@ from noodle_ray.settings import read_settings
 PREFIX = "noodle-module-"
 MAX_ONGOING = 10_000
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+HOST_ENDS_S = 5.0
+"""Longer than a host whose replica has died takes to end."""
+
 SHUTDOWN_S = 1.0
 """How long calls may go on when the application is deleted: a host is closed when its calls have ended."""
 
@@ -65,6 +69,10 @@ class ModuleReplica:
             raise self._error
         return self._runner
 
+    async def outlive(self) -> None:
+        """Never returns: awaiting it raises when the replica has ended, which tells of its death at once."""
+        await asyncio.Event().wait()
+
     async def loaded(self) -> None:
         """Raises what loading the program raised."""
         self._loaded()
@@ -90,6 +98,7 @@ class ServeRunner:
         self._module = ""
         self._application = ""
         self._handle: DeploymentHandle[Any] | None = None
+        self._life: asyncio.Future[None] | None = None
 
     async def load(self, program: Program) -> None:
         """Deploys it, and waits until its replica has loaded it. Raises ModuleFailed, InvalidInput, Unavailable."""
@@ -100,6 +109,12 @@ class ServeRunner:
         gpus = ",".join(map(str, ray.get_gpu_ids()))
         self._handle = await asyncio.to_thread(_deploy, self._application, program, host, gpus)
         await self._await(self._handle.loaded.remote())
+        self._life = asyncio.ensure_future(_live(self._handle))
+
+    async def ended(self) -> None:
+        """Returns when the replica has ended: Serve starts another, but not before its own next look."""
+        if self._life is not None:
+            await asyncio.wait([self._life])
 
     async def check(self) -> None:
         """Runs its health check, if it has one. Raises ModuleFailed where it raises, or answers False."""
@@ -134,6 +149,8 @@ class ServeRunner:
 
     async def close(self) -> None:
         """Deletes the application."""
+        if self._life is not None:
+            self._life.cancel()
         if self._application:
             await asyncio.to_thread(serve.delete, self._application)
             self._handle = None
@@ -146,6 +163,9 @@ class ServeRunner:
     async def _await(self, response: Awaitable[Any]) -> Any:
         try:
             return await response
+        except exceptions.RayActorError as error:
+            await asyncio.sleep(HOST_ENDS_S)  # its caller is to learn that the host ended, and may then ask another
+            raise self._translate(error) from error
         except (exceptions.RayError, RayServeException, NoodleError) as error:
             raise self._translate(error) from error
 
@@ -155,6 +175,11 @@ class ServeRunner:
         if isinstance(translated, NoodleError) and not isinstance(translated, Unavailable):
             return translated
         return ModuleFailed(self._module, f"its replica did not answer: {first_line(error)}", str(error))
+
+
+async def _live(handle: DeploymentHandle[Any]) -> None:
+    with suppress(exceptions.RayError, RayServeException):
+        await handle.outlive.remote()
 
 
 def _deploy(application: str, program: Program, host: Any, gpus: str) -> DeploymentHandle[Any]:

@@ -23,8 +23,8 @@ loading_timeout_s = {timeout}
 cpus = {cpus}
 {gpu}
 [tool.noodle.module.replicas]
-min = 1
-max = {replicas}
+min = {least}
+max = {most}
 calls = {calls}
 """
 
@@ -53,8 +53,10 @@ def module_name(modality: str) -> str:
     return f"{modality}-encoder"
 
 
-def write_module(folder: Path, config: EncoderConfig, version: str, replicas: int, gpu_share: float) -> None:
-    """Writes one encoder's module into an empty folder."""
+def write_module(
+    folder: Path, config: EncoderConfig, version: str, replicas: tuple[int, int], gpu_share: float
+) -> None:
+    """Writes one encoder's module into an empty folder. replicas: the fewest hosts that it has, and the most."""
     processor = PROCESSORS[config.modality].__name__
     package = f"noodle_{config.modality}_encoder"
     (folder / package).mkdir()
@@ -71,7 +73,8 @@ def write_module(folder: Path, config: EncoderConfig, version: str, replicas: in
         timeout=LOADING_TIMEOUT_S,
         cpus=CPUS,
         gpu=gpu,
-        replicas=replicas,
+        least=replicas[0],
+        most=max(replicas),
         calls=CALLS,
     )
     (folder / "pyproject.toml").write_text(manifest)

@@ -62,6 +62,7 @@ class Settings(Model):
     fusion_precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     fusion_device: Annotated[str, Field(pattern=r"^(cpu|cuda)$")] = "cpu"
     fusion_gpu_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    fusion_min_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     fusion_max_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     fusion_engines: Annotated[int, Field(ge=1, le=100)] = 1
     fusion_max_text_characters: limits.TextCharacters = limits.DEFAULT.text_characters
@@ -101,6 +102,11 @@ class Settings(Model):
     def fusion_limits(self) -> limits.Limits:
         """What one fusion request may carry: NOODLE_FUSION_MAX_…, without its deadline."""
         return limits.Limits.parse({name: getattr(self, f"fusion_max_{name}") for name in limits.Limits.model_fields})
+
+    @property
+    def fusion_replicas(self) -> tuple[int, int]:
+        """The fewest and the most hosts of an encoder: NOODLE_FUSION_MIN_REPLICAS, NOODLE_FUSION_MAX_REPLICAS."""
+        return self.fusion_min_replicas, max(self.fusion_min_replicas, self.fusion_max_replicas)
 
     def environment(self) -> dict[str, str]:
         """The settings as the variables that give them back: for the processes that we start."""

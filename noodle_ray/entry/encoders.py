@@ -85,7 +85,7 @@ async def _publish(modules: AsyncModules, settings: Settings, config: EncoderCon
             return version
     version = f"{_next(versions)}+{config.tag}"
     with tempfile.TemporaryDirectory() as folder:
-        write_module(Path(folder), config, version, settings.fusion_max_replicas, settings.fusion_gpu_share)
+        write_module(Path(folder), config, version, settings.fusion_replicas, settings.fusion_gpu_share)
         await modules.publish(Path(folder))
     return version
 

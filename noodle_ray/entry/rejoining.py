@@ -1,4 +1,4 @@
-"""A host that leaves its cluster for a while and comes back: to be upgraded, one after another, while the rest goes on."""
+"""A host that leaves its cluster for a while and comes back: so hosts are upgraded, one after another."""
 
 from __future__ import annotations
 

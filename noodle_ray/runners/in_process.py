@@ -187,6 +187,10 @@ class InProcessRunner:
         problem = "".join(traceback.format_exception_only(error)).strip()
         return ModuleFailed(self._module, problem, "".join(traceback.format_exception(error)))
 
+    async def ended(self) -> None:
+        """Never returns: it ends with this process."""
+        await asyncio.Event().wait()
+
     async def close(self) -> None:
         """Takes no more calls. Threads that still run a function of the module cannot be ended: they run on."""
         self._closed = True

@@ -62,6 +62,10 @@ class Runner(Protocol):
         """
         ...
 
+    async def ended(self) -> None:
+        """Returns when the process that runs the code has ended by itself; never where that is the caller's own."""
+        ...
+
     async def close(self) -> None:
         """Ends it. What still runs is cut off."""
         ...

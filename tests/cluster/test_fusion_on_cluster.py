@@ -143,7 +143,7 @@ def test_an_encoder_is_swapped_while_requests_come(
     before = cluster.modules.describe("text-encoder")["loaded"]
     weights = load_pack("base", running.settings.cache_dir).version("text")
     config = EncoderConfig("text", "base", weights, "fp32", "cpu")
-    write_module(tmp_path, config, "7.0.0", 1, 0.2)
+    write_module(tmp_path, config, "7.0.0", (1, 1), 0.2)
     cluster.modules.publish(tmp_path)
     cluster.modules.swap("text-encoder", "==7.0.0")
     time.sleep(1)

@@ -49,9 +49,7 @@ def join(
 
 def rejoin(
     deadline: Annotated[str, typer.Option(help="How long what runs here has to move: 60, 60s, 5m, 1h.")] = "60s",
-    run: Annotated[
-        str, typer.Option(help='What to do before Ray starts again, such as "git pull && make setup".')
-    ] = "",
+    run: Annotated[str, typer.Option(help='Done before Ray starts again, such as "git pull && make setup".')] = "",
 ) -> None:
     """Leave the cluster for a moment and come back as before: for upgrades, host by host."""
     from noodle_ray.entry import rejoining

@@ -51,7 +51,7 @@ class Faults:
             version = f"{running.major}.{running.minor}.{running.micro + 1}"
             weights = load_pack(settings.pack, settings.cache_dir).version(modality)
             config = EncoderConfig(modality, settings.pack, weights, settings.fusion_precision, settings.fusion_device)
-            write_module(Path(folder), config, version, settings.fusion_max_replicas, settings.fusion_gpu_share)
+            write_module(Path(folder), config, version, settings.fusion_replicas, settings.fusion_gpu_share)
             client.modules.publish(Path(folder))
             client.modules.swap(module_name(modality), f"=={version}")
 
