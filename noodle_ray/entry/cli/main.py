@@ -13,6 +13,7 @@ from noodle_ray.entry.cli import (
     bench,
     cluster,
     data,
+    doctor,
     fusion,
     fusion_group,
     models,
@@ -31,6 +32,7 @@ cluster.add_commands(app)
 allocations.add_commands(app)
 placement.add_commands(app)
 fusion.add_commands(app)
+doctor.add_commands(app)
 app.add_typer(modules.app, name="module")
 app.add_typer(services.app, name="service")
 app.add_typer(fusion_group.app, name="fusion")
