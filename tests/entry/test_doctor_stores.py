@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -107,32 +110,39 @@ class TestOtherDatabases:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A server of its own, by URL. It runs as another user where this is root, which PostgreSQL does not run as."""
     if not POSTGRES:
         pytest.skip("PostgreSQL is not installed")
-    if os.geteuid() == 0 and shutil.which("runuser") is None:
-        pytest.skip("PostgreSQL does not run as root, and there is no runuser")
-    folder, port = tmp_path_factory.mktemp("postgres"), a_free_port()
-    as_user: list[str] = []
-    if os.geteuid() == 0:
-        as_user = ["runuser", "-u", "postgres", "--"]
-        shutil.chown(folder, "postgres")
-        for parent in list(folder.parents)[:3]:
-            parent.chmod(0o755)
-    words = folder / "password"
-    words.write_text(PASSWORD)
-    shutil.chown(words, folder.owner())
-    make = [f"{POSTGRES}/initdb", "-D", f"{folder}/data", "-U", "noodle", "-A", "scram-sha-256", f"--pwfile={words}"]
-    subprocess.run([*as_user, *make, "--no-sync"], check=True, capture_output=True, cwd=folder)
-    run = [f"{POSTGRES}/postgres", "-D", f"{folder}/data", "-p", str(port), "-k", str(folder), "-h", "127.0.0.1"]
-    server = subprocess.Popen([*as_user, *run], stderr=subprocess.DEVNULL, cwd=folder)
+    user = "postgres" if os.geteuid() == 0 else None
+    port = a_free_port()
+    with tempfile.TemporaryDirectory(prefix="noodle-postgres-") as folder:  # the user may not look into pytest's own
+        if user is not None:
+            shutil.chown(folder, user)
+        words = Path(folder) / "password"
+        words.write_text(PASSWORD)
+        words.chmod(0o644)
+        make = [f"{POSTGRES}/initdb", "-D", f"{folder}/data", "-U", "noodle", "-A", "scram-sha-256"]
+        make += [f"--pwfile={words}", "--no-sync"]
+        subprocess.run(make, check=True, capture_output=True, cwd=folder, user=user)
+        run = [f"{POSTGRES}/postgres", "-D", f"{folder}/data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
+        with running(run, signal.SIGINT, user=user, cwd=folder):
+            _until_postgres_answers(port)
+            yield f"postgresql+psycopg://noodle:{PASSWORD}@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def running(command: list[str], ended_by: signal.Signals, **options: Any) -> Iterator[None]:
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
     try:
-        _until_postgres_answers(port)
-        yield f"postgresql+psycopg://noodle:{PASSWORD}@127.0.0.1:{port}/postgres"
+        yield
     finally:
-        server.terminate()
-        server.wait(timeout=WAIT_S)
+        server.send_signal(ended_by)
+        try:
+            server.wait(timeout=WAIT_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def _until_postgres_answers(port: int) -> None:
@@ -168,13 +178,9 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder, port = tmp_path_factory.mktemp("redis"), a_free_port()
     options = {"port": port, "bind": "127.0.0.1", "dir": folder, "requirepass": PASSWORD, "appendonly": "yes"}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    server = subprocess.Popen(["redis-server", *words, "--save", ""], stdout=subprocess.DEVNULL)
-    try:
+    with running(["redis-server", *words, "--save", ""], signal.SIGTERM):
         _until_redis_answers(port)
         yield port
-    finally:
-        server.terminate()
-        server.wait(timeout=WAIT_S)
 
 
 def _until_redis_answers(port: int) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from noodle_ray.entry.doctor.finding import Finding, fail, ok, skipped, warn
 from noodle_ray.errors import shorten
@@ -69,6 +71,7 @@ def _ask(place: Place) -> dict[str, Any]:
         ssl=place.encrypted,
         socket_timeout=TIMEOUT_S,
         socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
     )
     try:
         client.ping()
