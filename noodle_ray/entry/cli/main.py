@@ -18,6 +18,7 @@ from noodle_ray.entry.cli import (
     fusion_group,
     models,
     modules,
+    monitoring,
     placement,
     services,
 )
@@ -38,6 +39,7 @@ app.add_typer(services.app, name="service")
 app.add_typer(fusion_group.app, name="fusion")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.add_typer(monitoring.app, name="monitoring")
 app.add_typer(bench.app, name="bench")
 
 
