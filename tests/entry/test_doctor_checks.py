@@ -3,6 +3,8 @@
 import errno
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
-from noodle_ray.entry.doctor import clocks, disk, machine, packages, ports, running_cluster
+from noodle_ray.entry.doctor import clocks, disk, leftovers, machine, packages, ports, running_cluster
 from noodle_ray.entry.doctor.finding import Finding, failed, ok, warn
-from noodle_ray.entry.doctor.running_cluster import Answer, Running
+from noodle_ray.entry.doctor.leftovers import Running
+from noodle_ray.entry.doctor.running_cluster import Answer
 from noodle_ray.entry.doctor.token_file import check_token
 from noodle_ray.entry.doctor.weights import check_weights
 
@@ -301,30 +304,63 @@ class TestCluster:
 
 
 class TestLeftovers:
-    RUNTIME = Path("/state/ray")
-
-    def check(self, *running: Running, sessions: tuple[int, ...] = ()) -> Finding:
-        return running_cluster.check_leftovers(running, self.RUNTIME, sessions)
+    def check(self, *running: Running, alive: tuple[int, ...] = (), dead: tuple[int, ...] = ()) -> Finding:
+        return leftovers.check_leftovers(running, alive, dead)
 
     def test_those_of_a_killed_head(self) -> None:
-        raylet = Running(pid=12, session=10, name="raylet", runtime="/state/ray")
-        other = Running(pid=22, session=20, name="raylet", runtime="/other/ray")
-        found = self.check(raylet, other)
-        assert (found.state, found.advice) == ("warn", "end them: kill 12")
+        raylet = Running(pid=12, session=10, name="raylet", ours=True)
+        worker = Running(pid=13, session=10, name="ray::IDLE", ours=False)
+        other = Running(pid=22, session=20, name="raylet", ours=False)
+        found = self.check(raylet, worker, other)
+        assert (found.state, found.advice) == ("warn", "`noodle down`, or kill 12 13")
+
+    def test_those_in_a_recorded_session(self) -> None:
+        worker = Running(pid=13, session=10, name="ray::IDLE", ours=False)
+        assert self.check(worker).state == "ok"
+        assert self.check(worker, dead=(10,)).state == "warn"
 
     def test_the_running_clusters_are_none(self) -> None:
-        head = Running(pid=10, session=10, name="ray", runtime="/state/ray")
-        raylet = Running(pid=12, session=10, name="raylet", runtime="/state/ray")
-        assert self.check(head, raylet, sessions=(10,)).state == "ok"
+        head = Running(pid=10, session=10, name="ray", ours=True)
+        raylet = Running(pid=12, session=10, name="raylet", ours=True)
+        assert self.check(head, raylet, alive=(10,)).state == "ok"
         assert self.check(head, raylet).state == "warn"
 
     def test_a_drivers_child_is_none(self) -> None:
-        shell = Running(pid=10, session=10, name="bash", runtime="")
-        child = Running(pid=12, session=10, name="python", runtime="/state/ray")
+        shell = Running(pid=10, session=10, name="bash", ours=False)
+        child = Running(pid=12, session=10, name="python", ours=True)
         assert self.check(shell, child).state == "ok"
 
-    def test_this_process_is_listed(self) -> None:
-        assert os.getpid() in {one.pid for one in running_cluster.processes()}
+    def test_sessions_are_known_from_the_cluster_file(self) -> None:
+        alive = StartedProcess.of(os.getpid(), "head", "127.0.0.2")
+        reused = alive.model_copy(update={"started_at": 0.0})
+        gone = alive.model_copy(update={"pid": 2**22 + 1})
+        url = {"address": "a", "dashboard_url": "", "gateway_url": ""}
+        assert leftovers.recorded_sessions(ClusterFile(**url, processes=(alive, gone))) == ([alive.pid], [gone.pid])
+        assert leftovers.recorded_sessions(ClusterFile(**url, processes=(reused,))) == ([], [])
+        assert leftovers.recorded_sessions(None) == ([], [])
+
+    def test_a_process_is_known_by_what_it_was_started_with(self, tmp_path: Path) -> None:
+        waits = "import sys; print(flush=True); sys.stdin.read()"
+        begun = [
+            subprocess.Popen(
+                [sys.executable, "-c", waits, *words],
+                env={**os.environ, **more},
+                start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            for words, more in (([], {"RAY_TMPDIR": str(tmp_path)}), ([f"--x={tmp_path}/2"], {}), ([], {}))
+        ]
+        for process in begun:
+            assert process.stdout is not None
+            process.stdout.readline()
+        known = {one.pid: one.ours for one in leftovers.processes(tmp_path)}
+        found = leftovers.check_leftovers(leftovers.processes(tmp_path), alive=(), dead=())
+        for process in begun:
+            process.communicate()
+        assert [known[process.pid] for process in begun] == [True, True, False]
+        assert known[os.getpid()] is False
+        assert str(begun[0].pid) in found.advice and str(begun[2].pid) not in found.advice
 
 
 def test_ray_that_is_not_there(tmp_path: Path) -> None:

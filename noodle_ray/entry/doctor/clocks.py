@@ -51,7 +51,7 @@ def check_node_clocks(name: str, offsets: Sequence[tuple[str, Offset]]) -> Findi
     off = [(node, offset.certain_s) for node, offset in offsets if abs(offset.certain_s) > TOLERATED_S]
     if off:
         return warn(name, ", ".join(f"{node} is off by {by:+.1f} s or more" for node, by in off), ADVICE)
-    return ok(name, f"reports of {len(offsets)} nodes show no difference")
+    return ok(name, f"no difference in the reports of nodes: {len(offsets)}")
 
 
 def _span(offset: Offset) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from noodle_ray.entry.cluster_file import ClusterFile, read_cluster, token_path
-from noodle_ray.entry.doctor import clocks, disk, machine, ports, running_cluster
+from noodle_ray.entry.doctor import clocks, disk, leftovers, machine, ports, running_cluster
 from noodle_ray.entry.doctor.database import check_database
 from noodle_ray.entry.doctor.finding import Finding, fail, skipped
 from noodle_ray.entry.doctor.packages import check_installed
@@ -64,7 +64,7 @@ def _checks(
         "database": lambda: [check_database(settings.database)],
         "redis": lambda: [check_redis(environment)],
         "cluster": lambda: _cluster(settings, cluster, alive),
-        "leftovers": lambda: [_leftovers(settings, alive)],
+        "leftovers": lambda: [_leftovers(settings, cluster)],
     }
 
 
@@ -110,7 +110,6 @@ def _gateway(settings: Settings, url: str, token: Path) -> list[Finding]:
     ]
 
 
-def _leftovers(settings: Settings, alive: ClusterFile | None) -> Finding:
-    sessions = [process.pid for process in alive.processes] if alive else []
-    runtime = runtime_dir_for(settings.state_dir)
-    return running_cluster.check_leftovers(running_cluster.processes(), runtime, sessions)
+def _leftovers(settings: Settings, cluster: ClusterFile | None) -> Finding:
+    alive, dead = leftovers.recorded_sessions(cluster)
+    return leftovers.check_leftovers(leftovers.processes(runtime_dir_for(settings.state_dir)), alive, dead)

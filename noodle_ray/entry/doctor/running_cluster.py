@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from noodle_ray.entry.cluster_file import ClusterFile
 from noodle_ray.entry.doctor.clocks import Offset, offset_of_date, offset_of_report
-from noodle_ray.entry.doctor.finding import Finding, fail, ok, skipped, warn
+from noodle_ray.entry.doctor.finding import Finding, fail, ok, skipped
 
 ASK_TIMEOUT_S = 10.0
 AGAIN = "`noodle down` clears it away, `noodle up` starts another; logs are in the state directory"
@@ -35,7 +34,7 @@ def check_processes(cluster: ClusterFile | None) -> Finding:
     gone = [f"{one.role} {one.node_address}" for one in cluster.processes if not one.is_running()]
     if gone:
         return fail(name, f"at {cluster.address}: {', '.join(gone)} ended", AGAIN)
-    return ok(name, f"at {cluster.address}, {len(cluster.processes)} nodes on this machine run")
+    return ok(name, f"at {cluster.address}, nodes on this machine that run: {len(cluster.processes)}")
 
 
 def check_ray(address: str, token: Path) -> Finding:
@@ -119,46 +118,3 @@ def node_offsets(nodes: Answer, longest_age_s: float) -> list[tuple[str, Offset]
         for node in listed
         if node["state"] == "alive" and node["metrics"]
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A process: its number, its session's, its name, and the RAY_TMPDIR that it was started with."""
-
-    pid: int
-    session: int
-    name: str
-    runtime: str
-
-
-def check_leftovers(running: Sequence[Running], runtime: Path, sessions: Sequence[int]) -> Finding:
-    """Ray's processes of this state directory that belong to no cluster that runs.
-
-    `sessions`: those of the cluster that runs. A process whose session's leader lives and was not started with this
-    runtime directory is a driver's child, not a cluster's.
-    """
-    runtimes = {one.pid: one.runtime for one in running}
-    left = [
-        one
-        for one in running
-        if one.runtime == str(runtime)
-        and one.session not in sessions
-        and runtimes.get(one.session, str(runtime)) == str(runtime)
-    ]
-    if not left:
-        return ok("leftovers", "no processes of an ended cluster")
-    shown = ", ".join(f"{one.name} {one.pid}" for one in left[:5]) + (", …" if len(left) > 5 else "")
-    advice = f"end them: kill {' '.join(str(one.pid) for one in left)}"
-    return warn("leftovers", f"{len(left)} processes of an ended cluster run: {shown}", advice)
-
-
-def processes() -> list[Running]:
-    """All that this user may look into."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            runtime = process.environ().get("RAY_TMPDIR", "")
-            found.append(Running(process.pid, os.getsid(process.pid), process.name(), runtime))
-        except (psutil.Error, OSError):
-            continue  # ended meanwhile, or another user's
-    return found
