@@ -104,7 +104,7 @@ class TestOtherDatabases:
         assert check_database(url).state == "fail"
 
     def test_one_that_is_away_and_its_password(self) -> None:
-        found = check_database(f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:{a_free_port()}/noodle")
+        found = check_database(f"postgresql://me:{PASSWORD}@127.0.0.1:{a_free_port()}/noodle")
         assert found.state == "fail" and "does not answer" in found.found
         assert PASSWORD not in found.model_dump_json()
 
@@ -128,7 +128,7 @@ def postgres() -> Iterator[str]:
         run = [f"{POSTGRES}/postgres", "-D", f"{folder}/data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
         with running(run, signal.SIGINT, user=user, cwd=folder):
             _until_postgres_answers(port)
-            yield f"postgresql+psycopg://noodle:{PASSWORD}@127.0.0.1:{port}/postgres"
+            yield f"postgresql://noodle:{PASSWORD}@127.0.0.1:{port}/postgres"
 
 
 @contextmanager

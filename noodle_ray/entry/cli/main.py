@@ -21,6 +21,7 @@ from noodle_ray.entry.cli import (
     monitoring,
     placement,
     services,
+    state,
 )
 from noodle_ray.entry.cli.output import console, with_clear_errors
 from noodle_ray.logs import configure_logs
@@ -40,6 +41,7 @@ app.add_typer(fusion_group.app, name="fusion")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.add_typer(monitoring.app, name="monitoring")
+app.add_typer(state.app, name="state")
 app.add_typer(bench.app, name="bench")
 
 

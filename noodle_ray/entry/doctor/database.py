@@ -27,7 +27,7 @@ def check_database(url: str, known: str = "") -> Finding:
     try:
         parsed = make_url(url)
     except SQLAlchemyError:
-        return fail(NAME, "NOODLE_DATABASE_URL is no SQLAlchemy URL", "such as postgresql+psycopg://user@host/name")
+        return fail(NAME, "NOODLE_DATABASE_URL is no SQLAlchemy URL", "such as postgresql://user@host/name")
     try:
         return _check_sqlite(parsed, known) if parsed.get_backend_name() == "sqlite" else _check_server(parsed, known)
     except _Newer as newer:
@@ -60,15 +60,20 @@ def _check_server(url: URL, known: str) -> Finding:
     shown = url.render_as_string(hide_password=True)
     try:
         timeout = {"connect_timeout": TIMEOUT_S} if url.get_backend_name() == "postgresql" else {}
-        engine = create_engine(url, poolclass=NullPool, connect_args=timeout)
+        engine = create_engine(_with_driver(url), poolclass=NullPool, connect_args=timeout)
         with engine.connect() as connection:
             version = str(connection.execute(text("select version()")).scalar_one()).partition(" (")[0]
             tables = set(inspect(connection).get_table_names())
             layout = connection.execute(text(LAYOUT)).first() if LAYOUT_TABLE in tables else None
     except (SQLAlchemyError, ImportError) as error:
-        advice = "start it, or mend NOODLE_DATABASE_URL; psycopg's URLs begin with postgresql+psycopg://"
+        advice = "start it, or mend NOODLE_DATABASE_URL"
         return fail(NAME, f"{shown} does not answer: {_said(error, url)}", advice)
     return ok(NAME, f"{shown}: {version}{_laid_out(layout, known)}{_without(tables)}")
+
+
+def _with_driver(url: URL) -> URL:
+    """PostgreSQL by the driver that is installed with noodle-ray, where the URL names none."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
 def _said(error: Exception, url: URL) -> str:
