@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -255,6 +256,11 @@ class TestCommand:
         told = json.loads(said.stdout)
         assert told["files"] == {"artefact": 1, "head": 2, "index": 1}
         assert told["rows"]["modules"] == 1 and told["token"] is False
+        assert told["left_out"] == list(RUNNING)
+        said = self.run(other, "import", path, "--replace")
+        assert re.search(r"table +nodes +1 \(left out\)", said.stdout) and re.search(
+            r"table +states +1 *\n", said.stdout
+        )
         assert other.tables() == LASTING
 
     def test_a_token_is_told_of_but_not_shown(self, state: State, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from noodle_ray.entry.backup.contents import TOKEN, Manifest, kind_of
+from noodle_ray.entry.backup.contents import RUNNING, TOKEN, Manifest, kind_of
 from noodle_ray.entry.cli.output import AsJson, console, print_json, print_table, say
 from noodle_ray.resources import format_bytes
 from noodle_ray.settings import read_settings
@@ -45,7 +46,7 @@ def import_(
     from noodle_ray.entry.backup.importing import import_state
 
     manifest = import_state(read_settings(), file, replace, with_running, say)
-    _show(file, "imported from", manifest, json)
+    _show(file, "imported from", manifest, json, () if with_running else RUNNING)
 
 
 @app.command()
@@ -57,15 +58,18 @@ def check(file: File, json: AsJson = False) -> None:
         _show(file, "whole:", backup.manifest, json)
 
 
-def _show(file: Path, what: str, manifest: Manifest, json: bool) -> None:
+def _show(file: Path, what: str, manifest: Manifest, json: bool, left_out: Collection[str] = ()) -> None:
+    """`left_out`: tables of it that were not made use of."""
     kinds = [known[0] for member in manifest.members if (known := kind_of(member.name)) is not None]
     files = {kind: kinds.count(kind) for kind in ("artefact", "head", "index")}
     with_token = TOKEN in (member.name for member in manifest.members)
     size = sum(member.size for member in manifest.members)
     if json:
         facts = manifest.model_dump(include={"format", "noodle_version", "created_at", "rows"})
-        print_json({**facts, "files": files, "bytes": size, "token": with_token})
+        print_json({**facts, "files": files, "bytes": size, "token": with_token, "left_out": list(left_out)})
         return
     console.print(f"{what} {file}: {format_bytes(size)}", highlight=False, markup=False, soft_wrap=True)
-    rows = [*(("table", *row) for row in manifest.rows.items()), *(("files", *row) for row in files.items())]
-    print_table("In it", ["", "of", "number"], [*rows, ("token", "", "yes" if with_token else "no")])
+    told = {name: f"{count} (left out)" if name in left_out else str(count) for name, count in manifest.rows.items()}
+    tables = [("table", name, count) for name, count in told.items()]
+    there = [("files", kind, str(count)) for kind, count in files.items()]
+    print_table("In it", ["", "of", "number"], [*tables, *there, ("token", "", "yes" if with_token else "no")])
