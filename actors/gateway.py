@@ -13,6 +13,7 @@ from noodle_ray.actors.names import FUSION_APP
 from noodle_ray.actors.ports import cluster_ports
 from noodle_ray.gateway.app import build_app
 from noodle_ray.logs import configure_logs
+from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.settings import Settings
 
 CPUS = 0.1
@@ -38,8 +39,11 @@ class WithoutOwnRequestId:
         await self._app(scope, receive, send_once)
 
 
-def gateway_application(settings: Settings, read_token: Callable[[], str]) -> serve.Application:
-    """The application that serves every route. `read_token` runs in the replica, so that no token travels."""
+def gateway_application(settings: Settings, read_token: Callable[[], str], labelled: bool = False) -> serve.Application:
+    """The application that serves every route. `read_token` runs in the replica, so that no token travels.
+
+    labelled: its replicas are on hosts that have GATEWAY_LABEL, else on any.
+    """
 
     def build() -> FastAPI:
         configure_logs(settings.log_level)
@@ -48,6 +52,12 @@ def gateway_application(settings: Settings, read_token: Callable[[], str]) -> se
         return app
 
     gateway: Any = serve.ingress(build)()
-    deployment: Any = serve.deployment(name="Gateway", ray_actor_options={"num_cpus": CPUS}, max_ongoing_requests=256)
+    deployment: Any = serve.deployment(
+        name="Gateway",
+        ray_actor_options={"num_cpus": CPUS, **({"label_selector": {GATEWAY_LABEL: "yes"}} if labelled else {})},
+        max_ongoing_requests=256,
+        num_replicas=settings.gateway_replicas,
+        max_replicas_per_node=1,
+    )
     application: serve.Application = deployment(gateway).bind()
     return application

@@ -82,26 +82,26 @@ class ActorNodes:
         self._manager = NamedActor(names.NODE_MANAGER)
 
     async def nodes(self) -> list[Node]:
-        return list(await self._manager.ask("nodes"))
+        return list(await self._manager.ask_again("nodes"))
 
     async def node(self, node_id: str) -> Node:
-        node: Node = await self._manager.ask("node", node_id)
+        node: Node = await self._manager.ask_again("node", node_id)
         return node
 
     async def cordon(self, node_id: str, cordoned: bool) -> Node:
-        node: Node = await self._manager.ask("cordon", node_id, cordoned)
+        node: Node = await self._manager.ask_again("cordon", node_id, cordoned)
         return node
 
     async def update(self, node_id: str, name: str | None, labels: Mapping[str, str] | None) -> Node:
-        node: Node = await self._manager.ask("update_node", node_id, name, labels)
+        node: Node = await self._manager.ask_again("update_node", node_id, name, labels)
         return node
 
     async def drain(self, node_id: str, deadline_s: float) -> Node:
-        node: Node = await self._manager.ask("drain", node_id, deadline_s)
+        node: Node = await self._manager.ask_again("drain", node_id, deadline_s)
         return node
 
     async def metrics(self, node_id: str) -> list[ResourceMetrics]:
-        return list(await self._manager.ask("node_metrics", node_id))
+        return list(await self._manager.ask_again("node_metrics", node_id))
 
     async def events(self, since: int, wait_s: float) -> list[ClusterEvent]:
         return list(await self._manager.ask_again("node_events", since, wait_s))
@@ -114,13 +114,13 @@ class ActorResources:
         self._manager = NamedActor(names.NODE_MANAGER)
 
     async def totals(self) -> dict[str, Any]:
-        return dict(await self._manager.ask("totals"))
+        return dict(await self._manager.ask_again("totals"))
 
     async def allocations(self) -> list[Allocation]:
-        return list(await self._manager.ask("allocations"))
+        return list(await self._manager.ask_again("allocations"))
 
     async def allocation(self, allocation_id: str) -> Allocation:
-        allocation: Allocation = await self._manager.ask("allocation", allocation_id)
+        allocation: Allocation = await self._manager.ask_again("allocation", allocation_id)
         return allocation
 
     async def allocate(self, claim: Claim, until_held: bool = True) -> Allocation:
@@ -152,11 +152,11 @@ class ActorResources:
         await self._manager.ask_again("move_confirmed", allocation_id, epoch)
 
     async def snapshot(self) -> Snapshot:
-        snapshot: Snapshot = pickle.loads(await self._manager.ask("snapshot"))  # noqa: S301  # our own manager's
+        snapshot: Snapshot = pickle.loads(await self._manager.ask_again("snapshot"))  # noqa: S301  # our own manager's
         return snapshot
 
     async def explain(self, allocation_id: str) -> Explanation:
-        explanation: Explanation = await self._manager.ask("explain", allocation_id)
+        explanation: Explanation = await self._manager.ask_again("explain", allocation_id)
         return explanation
 
 
@@ -168,19 +168,19 @@ class ActorModules:
         self._caller: ModuleCaller | None = None
 
     async def modules(self) -> list[dict[str, Any]]:
-        return list(await self._registry.ask("modules"))
+        return list(await self._registry.ask_again("modules"))
 
     async def describe(self, name: str) -> dict[str, Any]:
-        return dict(await self._registry.ask("describe", name))
+        return dict(await self._registry.ask_again("describe", name))
 
     async def graph(self) -> dict[str, Any]:
-        return dict(await self._registry.ask("graph"))
+        return dict(await self._registry.ask_again("graph"))
 
     async def publish(self, archive: bytes) -> dict[str, Any]:
-        return dict(await self._registry.ask("publish", archive))
+        return dict(await self._registry.ask_again("publish", archive))
 
     async def resolve(self, requirements: dict[str, str], minimal_change: bool) -> dict[str, Any]:
-        return dict(await self._registry.ask("resolve", requirements, minimal_change))
+        return dict(await self._registry.ask_again("resolve", requirements, minimal_change))
 
     async def load(self, name: str, constraint: str, minimal_change: bool, fresh: bool) -> dict[str, Any]:
         return dict(await self._registry.ask("load", name, constraint, minimal_change, fresh))
@@ -216,14 +216,14 @@ class ActorServices:
         self._directory = NamedActor(names.SERVICE_DIRECTORY)
 
     async def services(self, capability: str | None) -> Sequence[Service]:
-        return list(await self._directory.ask("services", capability))
+        return list(await self._directory.ask_again("services", capability))
 
     async def register(self, service: Registration) -> Service:
-        registered: Service = await self._directory.ask("register", service)
+        registered: Service = await self._directory.ask_again("register", service)
         return registered
 
     async def renew(self, name: str) -> Service:
-        renewed: Service = await self._directory.ask("renew", name)
+        renewed: Service = await self._directory.ask_again("renew", name)
         return renewed
 
     async def unregister(self, name: str) -> None:

@@ -12,6 +12,7 @@ from pydantic import AliasGenerator, ConfigDict, Field, ValidationError, field_v
 from noodle_ray.base_model import Model, faults_of
 from noodle_ray.errors import Fault, InvalidSettings
 from noodle_ray.fusion import limits
+from noodle_ray.nodes.announcement import ClusterName
 
 PREFIX = "NOODLE_"
 Milliseconds = Annotated[int, Field(gt=0, le=86_400_000)]
@@ -32,6 +33,7 @@ class Settings(Model):
 
     model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=_variable), validate_by_name=True)
 
+    cluster_name: ClusterName = "noodle-ray"
     node_heartbeat_interval_ms: Milliseconds = 30_000
     node_timeout_ms: Milliseconds = 90_000
     node_probe_interval_ms: Milliseconds = 500
@@ -47,6 +49,7 @@ class Settings(Model):
     swap_canary_calls: Annotated[int, Field(ge=0, le=100_000)] = 20
     swap_canary_timeout_ms: Milliseconds = 2_000
     swap_drain_timeout_ms: Milliseconds = 30_000
+    gateway_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     fusion_max_processing_time_ms: Milliseconds = 200
     fusion_confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7
     fusion_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 2**20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -12,18 +13,25 @@ from pydantic import ValidationError
 from noodle_ray.base_model import Model
 from noodle_ray.errors import CorruptData, NotFound
 
+LOOPBACK = "127.0.0."
+
 
 class StartedProcess(Model):
-    """A process that we started: its start time tells it from a later one with the same number."""
+    """A process that we started: its start time tells it from a later one with the same number.
+
+    command: what starts it again.
+    """
 
     pid: int
     started_at: float
     role: str
     node_address: str
+    command: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, pid: int, role: str, node_address: str) -> StartedProcess:
-        return cls(pid=pid, started_at=psutil.Process(pid).create_time(), role=role, node_address=node_address)
+    def of(cls, pid: int, role: str, node_address: str, command: Sequence[str] = ()) -> StartedProcess:
+        started_at = psutil.Process(pid).create_time()
+        return cls(pid=pid, started_at=started_at, role=role, node_address=node_address, command=tuple(command))
 
     def is_running(self) -> bool:
         try:
@@ -34,14 +42,29 @@ class StartedProcess(Model):
 
 
 class ClusterFile(Model):
-    """Where the cluster is and what of it is ours."""
+    """Where the cluster is and what of it is ours. joined: its head runs on another host."""
 
     address: str
     dashboard_url: str
     gateway_url: str
     attached: bool = False
+    joined: bool = False
+    fusion: bool = True
     unguarded_ports: tuple[int, ...] = ()
     processes: tuple[StartedProcess, ...] = ()
+
+    @property
+    def head_address(self) -> str:
+        return self.address.rpartition(":")[0]
+
+    @property
+    def spans_hosts(self) -> bool:
+        """Whether its head listens for other hosts."""
+        return not self.attached and not self.head_address.startswith(LOOPBACK)
+
+    def is_running(self) -> bool:
+        """Whether anything of it runs that was started here."""
+        return any(process.is_running() for process in self.processes)
 
     def save(self, state_dir: Path) -> None:
         path = cluster_path(state_dir)

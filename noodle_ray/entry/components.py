@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,15 +18,19 @@ from noodle_ray.actors.module_catalogue import ModuleCatalogue
 from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
+from noodle_ray.actors.ray_state import live_nodes
 from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.actors.service_directory import ServiceDirectory
 from noodle_ray.entry.encoders import connect_encoders, start_encoders, stop_encoders
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.fusion_models.deployments import build_application
+from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.services.directory import Registration
 from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 120.0
+LOOK_S = 0.25
+RUNNING = "RUNNING"
 OURS = {names.GATEWAY_APP, names.FUSION_APP}
 
 
@@ -62,14 +67,46 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
         name for name in serve.status().applications if name not in OURS and not name.startswith(PREFIX)
     ):
         raise Conflict(f"Ray Serve runs other applications here ({', '.join(others)}), whose HTTP side it cannot share")
+    several = settings.gateway_replicas > 1
+    labelled = several and any(GATEWAY_LABEL in node.resources.labels for node in live_nodes().values())
     with _clear_failures("the gateway"):
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-        serve.run(gateway_application(settings, read_token), name=names.GATEWAY_APP, route_prefix="/")
+        serve.start(proxy_location="EveryNode" if several else "HeadOnly", http_options={"host": host, "port": port})
+        application = gateway_application(settings, read_token, labelled)
+        gateway = serve.RunTarget(application, names.GATEWAY_APP, "/")
+        # Several wait for hosts that may join later: until then those that can run are enough.
+        serve.run_many([gateway], wait_for_applications_running=not several)
 
 
-def start_fusion(settings: Settings) -> None:
-    """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData."""
+def has_gateway() -> bool:
+    """Whether Serve knows the gateway, running or on its way back."""
+    return names.GATEWAY_APP in serve.status().applications
+
+
+def wait_for_gateway() -> None:
+    """Returns when a replica of it runs. Raises Unavailable with what Serve says where none does in time."""
+    end = time.monotonic() + START_TIMEOUT_S
+    while not _runs(names.GATEWAY_APP):
+        if time.monotonic() > end:
+            raise Unavailable(f"the gateway does not run: {'; '.join(_deployments_failures()) or 'Serve says nothing'}")
+        time.sleep(LOOK_S)
+
+
+def _runs(application: str) -> bool:
+    found = serve.status().applications.get(application)
+    deployments = found.deployments.values() if found is not None else ()
+    # By name: Serve's states are strings here, whatever their type says.
+    counts = [count for one in deployments for state, count in one.replica_states.items() if str(state) == RUNNING]
+    return any(counts)
+
+
+def start_fusion(settings: Settings, again: bool = False) -> None:
+    """Deploys the encoders and the engine, and returns when they serve. Raises Unavailable, CorruptData.
+
+    again: an engine that Serve knows is left to it.
+    """
     start_encoders(settings)
+    if again and names.FUSION_APP in serve.status().applications:
+        return
     application = build_application(settings, connect_encoders, ModuleCatalogue)
     with _clear_failures("the fusion service"):
         serve.run(application, name=names.FUSION_APP, route_prefix=None)
@@ -95,25 +132,24 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def register_components(gateway_url: str) -> None:
+def register_components(gateway_url: str, fusion: bool = True) -> None:
     """Every component's entry in the service directory."""
     directory = ray.get_actor(names.SERVICE_DIRECTORY, names.NAMESPACE)
-    for service in component_services(gateway_url):
+    for service in component_services(gateway_url, fusion):
         get(directory.register.remote(service), timeout_s=START_TIMEOUT_S)
 
 
-def component_services(gateway_url: str) -> list[Registration]:
+def component_services(gateway_url: str, fusion: bool = True) -> list[Registration]:
     """What this release's components offer, as the directory lists it."""
     offers = {
         names.NODE_MANAGER: (f"actor:{names.NODE_MANAGER}", ("nodes.read", "nodes.cordon", "resources.allocate")),
         names.MODULE_REGISTRY: (f"actor:{names.MODULE_REGISTRY}", ("modules.publish", "modules.load", "modules.call")),
         names.SERVICE_DIRECTORY: (f"actor:{names.SERVICE_DIRECTORY}", ("services.register", "services.find")),
-        names.FUSION_APP: (
-            f"serve:{names.FUSION_APP}",
-            ("fusion.embed", "fusion.choose", "fusion.find", "fusion.classify"),
-        ),
         names.GATEWAY_APP: (gateway_url, ("http.api",)),
     }
+    if fusion:
+        capabilities = ("fusion.embed", "fusion.choose", "fusion.find", "fusion.classify")
+        offers[names.FUSION_APP] = (f"serve:{names.FUSION_APP}", capabilities)
     return [
         Registration(name=name, kind="component", address=address, capabilities=capabilities, version=__version__)
         for name, (address, capabilities) in offers.items()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
-from noodle_ray.entry import ray_process
+from noodle_ray.entry import ray_process, ray_tables
 from noodle_ray.entry.cluster_file import (
     ClusterFile,
     cluster_path,
@@ -19,13 +19,14 @@ from noodle_ray.entry.cluster_file import (
     read_token,
     token_path,
 )
+from noodle_ray.entry.farewell import tell_others_to_leave
+from noodle_ray.entry.local_nodes import Progress, add_nodes, logs_of, start_together
 from noodle_ray.entry.ray_process import NodeOptions
-from noodle_ray.errors import Conflict, NoodleError
-from noodle_ray.resources import NodeResources, to_units
+from noodle_ray.errors import Conflict, NoodleError, NotFound
+from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.settings import Settings
 
-Progress = Callable[[str], None]
-"""Told, in a few words, what is being done now."""
+EVERY_INTERFACE = "0.0.0.0"  # noqa: S104  (where somebody asks for it)
 
 HEAD_ADDRESS = "127.0.0.2"  # Ray reads 127.0.0.1 as "find this host's own address", and then listens on that
 
@@ -40,16 +41,23 @@ class UpOptions:
     gateway_host: str = "127.0.0.1"
     head: NodeOptions = field(default_factory=lambda: head_options(None))
     workers: tuple[NodeOptions, ...] = ()
+    fusion: bool = True
+    announce: bool = False
 
 
-def head_options(cpus: int | None) -> NodeOptions:
+def head_options(cpus: int | None, address: str = HEAD_ADDRESS) -> NodeOptions:
     """The head on this machine: with all its CPUs and GPUs as Ray finds them, or with that many CPUs."""
-    resources = None if cpus is None else NodeResources(cpu_units=to_units(cpus))
-    return NodeOptions(HEAD_ADDRESS, "head", resources)
+    return NodeOptions(address, "head", cpus=cpus, labels={GATEWAY_LABEL: "yes"})
 
 
 def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFile:
-    """Starts a cluster on this machine. Raises Conflict where one of this state directory runs, or a port is taken."""
+    """Starts a cluster on this machine, or goes on with the one that ended here without a `down`.
+
+    Raises Conflict where one of this state directory runs, or a port is taken.
+    """
+    refuse_if_running(settings)
+    if (before := _left_behind(settings)) is not None:
+        return _go_on(settings, before, progress)
     cluster = start_ray(settings, options, progress)
     try:
         return install(settings, cluster, options.gateway_host, options.gateway_port, progress)
@@ -58,21 +66,49 @@ def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFil
         raise
 
 
+def _left_behind(settings: Settings) -> ClusterFile | None:
+    try:
+        before = read_cluster(settings.state_dir)
+    except NotFound:
+        return None
+    return None if before.attached or before.joined else before
+
+
+def _go_on(settings: Settings, before: ClusterFile, progress: Progress) -> ClusterFile:
+    """Starts all of a cluster again that was started here: same addresses, same ports, Ray's tables as they were.
+
+    Nothing of it is forgotten where this fails: it can be tried again.
+    """
+    progress(f"going on with the cluster at {before.address}")
+    for process in before.processes:
+        ray_process.stop(process)  # what a killed one left behind
+    environment = ray_process.ray_environment(settings, ensure_token(settings.state_dir))
+    cluster = before.model_copy(update={"processes": (), "unguarded_ports": _unguarded(environment)})
+    for together in (before.processes[:1], before.processes[1:]):  # the head first
+        starts = [partial(ray_process.start_again, node, environment, logs_of(settings)) for node in together]
+        cluster = start_together(settings, cluster, starts)
+    os.environ.update(environment)
+    return install(settings, cluster, "", 0, progress, again=True)
+
+
 def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFile:
     """The Ray part of it: head and workers, and this process's environment set as theirs."""
-    _refuse_if_running(settings)
+    refuse_if_running(settings)
     environment = ray_process.ray_environment(settings, ensure_token(settings.state_dir))
     port = _choose_port(options.port, 6379)
     dashboard_port = _choose_port(options.dashboard_port, 8265, "127.0.0.1")
     if options.gateway_port:
         ray_process.require_port(options.gateway_port, options.gateway_host)
     progress("starting Ray")
-    head = ray_process.start_head(options.head, port, dashboard_port, environment, _logs(settings))
+    announce_as = settings.cluster_name if options.announce else ""
+    logs = logs_of(settings)
+    head = ray_process.start_head(options.head, port, dashboard_port, environment, logs, announce_as)
     cluster = ClusterFile(
         address=f"{options.head.address}:{port}",
         dashboard_url=f"http://127.0.0.1:{dashboard_port}",
         gateway_url="",
-        unguarded_ports=tuple(int(environment[name]) for name in ray_process.UNGUARDED_PORTS),
+        fusion=options.fusion,
+        unguarded_ports=_unguarded(environment),
         processes=(head,),
     )
     cluster.save(settings.state_dir)
@@ -85,12 +121,17 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
     return cluster
 
 
-def _refuse_if_running(settings: Settings, attached_too: bool = True) -> None:
+def _unguarded(environment: Mapping[str, str]) -> tuple[int, ...]:
+    return tuple(int(environment[name]) for name in ray_process.UNGUARDED_PORTS)
+
+
+def refuse_if_running(settings: Settings, attached_too: bool = True) -> None:
+    """Raises Conflict where a cluster of this state directory runs."""
     try:
         cluster = read_cluster(settings.state_dir)
     except NoodleError:
         return
-    if (cluster.attached and attached_too) or any(process.is_running() for process in cluster.processes):
+    if (cluster.attached and attached_too) or cluster.is_running():
         raise Conflict(f"a cluster of {settings.state_dir} is running at {cluster.address}; `noodle down` ends it")
 
 
@@ -98,68 +139,28 @@ def _choose_port(asked: int, usual: int, host: str = "") -> int:
     return ray_process.require_port(asked, host) if asked else ray_process.free_port(usual, host)
 
 
-def _logs(settings: Settings) -> Path:
-    return settings.state_dir / "logs"
-
-
-def add_nodes(
-    settings: Settings,
-    cluster: ClusterFile,
-    nodes: tuple[NodeOptions, ...],
-    environment: Mapping[str, str],
-    progress: Progress,
-) -> ClusterFile:
-    """Starts more Ray nodes on this machine, as many at a time as it has CPUs, and notes them in the cluster file.
-
-    All at once they would slow each other down until Ray, which gives each half a minute, gives up.
-    """
-    if not nodes:
-        return cluster
-    progress(f"starting {len(nodes)} more node{'s' if len(nodes) > 1 else ''}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        started = [
-            pool.submit(ray_process.start_worker, node, cluster.address, environment, _logs(settings)) for node in nodes
-        ]
-    processes = [future.result() for future in started if future.exception() is None]
-    cluster = cluster.model_copy(update={"processes": (*cluster.processes, *processes)})
-    cluster.save(settings.state_dir)
-    for future in started:
-        future.result()
-    return cluster
-
-
-def next_address(cluster: ClusterFile) -> str:
-    """A loopback address that no node of ours has: every Ray node on one machine needs its own."""
-    taken = {process.node_address for process in cluster.processes}
-    for last in range(2, 255):
-        if (address := f"127.0.0.{last}") not in taken:
-            return address
-    raise Conflict("there are 253 nodes on this machine already")
-
-
-def add_node(settings: Settings, name: str, resources: NodeResources, pretended: bool, progress: Progress) -> str:
-    """Starts one more Ray node on this machine, joined to the cluster `up` started. Gives its address."""
-    cluster = read_cluster(settings.state_dir)
-    address = next_address(cluster)
-    environment = ray_process.ray_environment(settings, token_path(settings.state_dir))
-    add_nodes(settings, cluster, (NodeOptions(address, name or address, resources, pretended),), environment, progress)
-    return address
-
-
 def host_environment(settings: Settings) -> dict[str, str]:
     """What Ray is to be started with on a host of a cluster, where somebody else starts it (`ray up`)."""
     return {
         **ray_process.RAY_SETTINGS,
         "RAY_AUTH_TOKEN_PATH": str(token_path(settings.state_dir)),
-        "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),
+        **ray_tables.environment(settings, ensure_token(settings.state_dir)),
         **settings.environment(),
     }
 
 
 def install(
-    settings: Settings, cluster: ClusterFile, gateway_host: str, gateway_port: int, progress: Progress
+    settings: Settings,
+    cluster: ClusterFile,
+    gateway_host: str,
+    gateway_port: int,
+    progress: Progress,
+    again: bool = False,
 ) -> ClusterFile:
-    """Puts our actors and applications onto a running Ray. The environment must hold the cluster's variables."""
+    """Puts our actors and applications onto a running Ray. The environment must hold the cluster's variables.
+
+    again: they were there before the head ended, and Ray brings them back; what is there already is left as it is.
+    """
     # Ray and Serve read their variables when they are imported: not before they are set.
     from noodle_ray.entry import components, first_question
     from noodle_ray.entry.ray_connection import connection, use_token
@@ -169,14 +170,20 @@ def install(
     with redirect_stdout(sys.stderr), connection(cluster.address):
         progress("starting the node manager, the module registry and the service directory")
         components.start_actors(settings)
-        progress("starting the encoders and the gateway (the encoders load their models now)")
-        # Chosen only now: between choosing a port and listening on it, another may take it.
-        port = _choose_port(gateway_port, 8000, gateway_host)
-        components.start_gateway(settings, gateway_host, port, lambda: read_token(settings.state_dir))
-        components.start_fusion(settings)
-        cluster = cluster.model_copy(update={"gateway_url": f"http://{gateway_host}:{port}"})
-        components.register_components(cluster.gateway_url)
-    first_question.ask(cluster.gateway_url, read_token(settings.state_dir))
+        loading = "the encoders (they load their models now) and " if cluster.fusion else ""
+        progress(f"starting {loading}the gateway")
+        if not (again and components.has_gateway()):
+            # Chosen only now: between choosing a port and listening on it, another may take it.
+            port = _choose_port(gateway_port, 8000, gateway_host)
+            components.start_gateway(settings, gateway_host, port, lambda: read_token(settings.state_dir))
+            reached_at = cluster.head_address if gateway_host == EVERY_INTERFACE else gateway_host
+            cluster = cluster.model_copy(update={"gateway_url": f"http://{reached_at}:{port}"})
+        components.wait_for_gateway()
+        if cluster.fusion:
+            components.start_fusion(settings, again)
+        components.register_components(cluster.gateway_url, cluster.fusion)
+    if cluster.fusion:
+        first_question.ask(cluster.gateway_url, read_token(settings.state_dir))
     cluster.save(settings.state_dir)
     return cluster
 
@@ -188,13 +195,24 @@ def down(settings: Settings, progress: Progress) -> int:
         progress("taking our actors and applications off the cluster")
         ended = detach(settings, cluster)
     else:
+        if cluster.spans_hosts and not cluster.joined:
+            _say_farewell(settings, cluster, progress)
         progress("ending Ray")
         with ThreadPoolExecutor(max(len(cluster.processes), 1)) as pool:
             ended = sum(pool.map(ray_process.stop, cluster.processes))
         ray_process.remove_runtime(settings.state_dir)
-    forget_running(settings)
+    if not (cluster.attached or cluster.joined):
+        ray_tables.remove(settings, token_path(settings.state_dir))
+    if not cluster.joined:
+        forget_running(settings)
     cluster_path(settings.state_dir).unlink()
     return ended
+
+
+def _say_farewell(settings: Settings, cluster: ClusterFile, progress: Progress) -> None:
+    progress("telling the other hosts to leave")
+    if stay := tell_others_to_leave(cluster, read_token(settings.state_dir)):
+        progress(f"still there: {', '.join(stay)}; `noodle down` on each of them ends it")
 
 
 def forget_running(settings: Settings) -> None:
@@ -218,23 +236,3 @@ def detach(settings: Settings, cluster: ClusterFile) -> int:
     use_token(token_path(settings.state_dir))
     with connection(cluster.address):
         return stop_components()
-
-
-def attach(settings: Settings, address: str, gateway_host: str, gateway_port: int, progress: Progress) -> ClusterFile:
-    """Installs onto a Ray that already runs, or again; LEFT_TO_RAY says what stays as that Ray was started."""
-    _refuse_if_running(settings, attached_too=False)
-    ensure_token(settings.state_dir)
-    cluster = ClusterFile(address=address, dashboard_url="", gateway_url="", attached=True)
-    return install(settings, cluster, gateway_host, gateway_port, progress)
-
-
-LEFT_TO_RAY = {
-    "RAY_AUTH_MODE=token": "without it, whoever reaches Ray's ports runs code on the cluster",
-    "RAY_gcs_storage=rocksdb": "without it, a head that dies forgets nodes, actors and groups",
-    "RAY_raylet_report_resources_period_milliseconds=10": "without it, an allocation after another may wait a second",
-    "RAY_gcs_create_placement_group_retry_max_interval_ms=20": "without it, freed capacity is given out a second late",
-    "RAY_debug_dump_period_milliseconds=1000": "without it, which GPU Ray gave out is known after ten seconds",
-    "RAY_health_check_period_ms=500": "without it, a dead node is known after twelve seconds instead of one",
-    "RAY_SERVE_ENABLE_HA_PROXY=1": "without it, the gateway answers a third as many requests",
-}
-"""What `attach` cannot change on a Ray that runs, nor see from outside, and what each is good for."""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from noodle_ray.entry import launch
 from noodle_ray.entry.cluster_file import ClusterFile, ensure_token
-from noodle_ray.entry.launch import Progress, UpOptions
+from noodle_ray.entry.launch import UpOptions
+from noodle_ray.entry.local_nodes import Progress
 from noodle_ray.entry.ray_connection import use_token
 from noodle_ray.settings import Settings, read_settings
 

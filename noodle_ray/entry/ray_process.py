@@ -7,18 +7,18 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from noodle_ray.entry import process_session, ray_tables, supervisor
 from noodle_ray.entry.cluster_file import StartedProcess
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
@@ -26,7 +26,6 @@ from noodle_ray.resources import NodeResources, from_units
 from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 5.0
 QUIET_PORTS, QUIET_TRIES = range(20_000, 32_768), 100
 """Below what Linux takes for outgoing connections (ip_local_port_range)."""
 _LONGEST_RUNTIME_DIR = 40  # Ray puts sockets some 60 characters below it, and a socket's path may have 107
@@ -35,7 +34,6 @@ _LONGEST_RUNTIME_DIR = 40  # Ray puts sockets some 60 characters below it, and a
 RAY_SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_gcs_storage": "rocksdb",  # the head's tables survive the head
     # An allocation right after a release takes milliseconds with these, and up to a second without.
     "RAY_raylet_report_resources_period_milliseconds": "10",
     "RAY_gcs_resource_broadcast_max_batch_delay_ms": "0",
@@ -74,7 +72,7 @@ def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
         "RAY_prestart_worker_first_driver": "0",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_TMPDIR": str(runtime_dir_for(settings.state_dir)),
-        "RAY_gcs_storage_path": str(settings.state_dir / "gcs"),
+        **ray_tables.environment(settings, token_file),
         # Any ports, not HAProxy's usual ones: it opens them much later, and two clusters would meet there.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(quiet_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(quiet_port()),
@@ -131,27 +129,42 @@ def require_port(port: int, host: str = "") -> int:
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """What a Ray node on this machine is started with. `pretended`: its GPUs are declared, not there."""
+    """What a Ray node on this machine is started with; what is None, Ray finds by itself.
+
+    resources: all of them; cpus: these alone, without resources. pretended: its GPUs are declared, not there.
+    """
 
     address: str
     name: str = ""
     resources: NodeResources | None = None
     pretended: bool = False
-    object_store_bytes: int = 200 * 2**20
+    object_store_bytes: int | None = 200 * 2**20
+    cpus: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def start_head(
-    node: NodeOptions, port: int, dashboard_port: int, environment: Mapping[str, str], logs: Path
+    node: NodeOptions,
+    port: int,
+    dashboard_port: int,
+    environment: Mapping[str, str],
+    logs: Path,
+    announce_as: str = "",
 ) -> StartedProcess:
-    """Starts the head node in a session of its own and waits until it runs. Raises Unavailable with Ray's own words."""
+    """Starts the head node in a session of its own and waits until it runs. Raises Unavailable with Ray's own words.
+
+    announce_as: the name under which it is told on its network.
+    """
     options = [
         "--head",
         f"--port={port}",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard_port}",
         f"--ray-client-server-port={free_port(10001)}",
+        *ray_tables.start_options(),
     ]
-    return _start(node, options, "head", environment, logs)
+    announce = [announce_as, f"{node.address}:{port}"] if announce_as else []
+    return _start(node, options, "head", environment, logs, announce)
 
 
 def start_worker(node: NodeOptions, cluster_address: str, environment: Mapping[str, str], logs: Path) -> StartedProcess:
@@ -159,16 +172,34 @@ def start_worker(node: NodeOptions, cluster_address: str, environment: Mapping[s
     return _start(node, [f"--address={cluster_address}"], "worker", environment, logs)
 
 
+def start_again(node: StartedProcess, environment: Mapping[str, str], logs: Path) -> StartedProcess:
+    """Starts a node that has ended as it was started before. Raises Unavailable."""
+    return _run(node.command, node.role, node.node_address, environment, logs)
+
+
 def _start(
-    node: NodeOptions, options: list[str], role: str, environment: Mapping[str, str], logs: Path
+    node: NodeOptions,
+    options: list[str],
+    role: str,
+    environment: Mapping[str, str],
+    logs: Path,
+    announce: Sequence[str] = (),
 ) -> StartedProcess:
-    logs.mkdir(parents=True, exist_ok=True)
-    # Each node its own: nodes that start side by side in one directory take each other's socket names.
-    temp_dir = Path(environment["RAY_TMPDIR"]) / node.address.rpartition(".")[2]
-    temp_dir.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{role}-{node.address}.log"
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--temp-dir={temp_dir}"]
-    command = [*start, *options, *_node_options(node)]
+    temp_dir = _temp_dir(node.address, environment)
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--temp-dir={temp_dir}"]
+    command = supervisor.command_for([*start, *options, *_node_options(node)], announce)
+    return _run(command, role, node.address, environment, logs)
+
+
+def _temp_dir(address: str, environment: Mapping[str, str]) -> Path:
+    """Each node its own: nodes that start side by side in one directory take each other's socket names."""
+    return Path(environment["RAY_TMPDIR"]) / address.rpartition(".")[2]
+
+
+def _run(command: Sequence[str], role: str, address: str, environment: Mapping[str, str], logs: Path) -> StartedProcess:
+    for directory in (logs, _temp_dir(address, environment)):
+        directory.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{role}-{address}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -180,19 +211,20 @@ def _start(
         )
     _wait_until_started(process, log, role)
     process.returncode = 0  # it outlives this object on purpose: `stop` ends it, by its session
-    return StartedProcess.of(process.pid, role, node.address)
+    return StartedProcess.of(process.pid, role, address, command)
 
 
 def _node_options(node: NodeOptions) -> list[str]:
     options = [
         f"--node-ip-address={node.address}",
-        f"--object-store-memory={node.object_store_bytes}",
         "--min-worker-port=0",
         "--max-worker-port=0",
         f"--dashboard-agent-listen-port={free_port(52365)}",
         "--disable-usage-stats",
     ]
-    labels = {NAME_LABEL: node.name} if node.name else {}
+    if node.object_store_bytes is not None:
+        options.append(f"--object-store-memory={node.object_store_bytes}")
+    labels = {**node.labels, **({NAME_LABEL: node.name} if node.name else {})}
     if node.pretended:
         labels[PRETENDED_LABEL] = "true"
     if node.resources is not None:
@@ -200,6 +232,8 @@ def _node_options(node: NodeOptions) -> list[str]:
         labels |= dict(node.resources.labels)
         if node.resources.accelerator_type:
             labels["ray.io/accelerator-type"] = node.resources.accelerator_type
+    elif node.cpus is not None:
+        options.append(f"--num-cpus={node.cpus}")
     if labels:
         options.append("--labels=" + ",".join(f"{name}={value}" for name, value in sorted(labels.items())))
     return options
@@ -224,10 +258,10 @@ def _wait_until_started(process: subprocess.Popen[bytes], log: Path, role: str) 
         if "Ray runtime started" in text:
             return
         if process.poll() is not None:
-            stop_session(process.pid)
+            process_session.stop(process.pid)
             raise Unavailable(f"the {role} node did not start: {_last_line(text)} (log: {log})")
         time.sleep(0.05)
-    stop_session(process.pid)
+    process_session.stop(process.pid)
     raise Unavailable(f"the {role} node did not start within {START_TIMEOUT_S:g} s (log: {log})")
 
 
@@ -240,42 +274,11 @@ def stop(process: StartedProcess) -> int:
     """Ends a node that we started, and all that runs below it. Gives how many processes that were."""
     if psutil.pid_exists(process.pid) and not process.is_running():
         return 0  # the number is another's by now, which also means that nothing of our session is left
-    return stop_session(process.pid)
-
-
-def stop_session(session: int) -> int:
-    """Asks every process of the session to end, and makes those that have not after a while."""
-    members = session_members(session)
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        for member in session_members(session):
-            _send(member, kind)
-        _, alive = psutil.wait_procs(session_members(session), timeout=STOP_TIMEOUT_S)
-        if not alive:
-            break
-    return len(members)
-
-
-def _send(process: psutil.Process, kind: signal.Signals) -> None:
-    try:
-        process.send_signal(kind)
-    except psutil.NoSuchProcess:
-        return  # it ended by itself meanwhile, which is what was wanted
-
-
-def session_members(session: int) -> list[psutil.Process]:
-    """The running processes that carry the session's number: a node's, and all that Ray started below it."""
-    members = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process)
-        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            continue  # ended between listing and looking, or another user's
-    return members
+    return process_session.stop(process.pid)
 
 
 def remove_runtime(state_dir: Path) -> None:
-    """Forgets Ray's session and tables: for a cluster that was ended for good."""
-    for directory in (runtime_dir_for(state_dir), haproxy_dir_for(state_dir), state_dir / "gcs"):
+    """Forgets Ray's sessions: for a node that was ended for good."""
+    for directory in (runtime_dir_for(state_dir), haproxy_dir_for(state_dir)):
         if directory.exists():
             shutil.rmtree(directory)

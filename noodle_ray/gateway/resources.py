@@ -28,6 +28,7 @@ OWNER = "http"
 class AllocationRequest(Model):
     """A demand, or a request of several, to hold for `lease_s` seconds at a time: renew it before they are over.
 
+    `id`: of your choice, and nobody else's: the same again is the same allocation, so that a lost answer costs nothing.
     `wait_s`: how long it may wait for room, in the order of `priority` (higher first). Its lease runs meanwhile.
     `on_loss`: what becomes of it when its node dies: it is lost ("fail"), held anew elsewhere ("restart"), or goes on
     in a second home that is held all the time ("standby"), on a node with another value of the label `domain` ("":
@@ -36,6 +37,7 @@ class AllocationRequest(Model):
 
     request: Request | None = None
     demand: Annotated[Demand | None, Field(validate_default=True)] = None
+    id: Annotated[str, Field(pattern=r"^noodle-[A-Za-z0-9_-]{1,64}$")] | None = None
     policy: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     priority: Priority = 0
     wait_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
@@ -54,7 +56,7 @@ class AllocationRequest(Model):
         wanted = self.demand or self.request
         assert wanted is not None
         more = self.model_dump(include={"policy", "priority", "wait_s", "lease_s", "on_loss", "domain"})
-        return Claim(id=new_claim_id(), request=Request.of(wanted), owner=OWNER, **more)
+        return Claim(id=self.id or new_claim_id(), request=Request.of(wanted), owner=OWNER, **more)
 
 
 Fence = Annotated[

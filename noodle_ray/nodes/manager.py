@@ -313,6 +313,8 @@ class Manager:
 
     def _observed(self, event: events.PeersObserved) -> Instructions:
         verdicts = [self._detector.observed(event.by, seen, event.at) for seen in event.observations]
+        if self._is_dead(event.by) and any(seen.what == "heard" for seen in event.observations):
+            verdicts.append(Verdict(event.by, "alive", "it hears others again"))
         return [*self._judge(verdicts, event.at), *self._watch_and_probe(event.at)]
 
     def _judge(self, verdicts: Iterable[Verdict | None], now: float) -> Instructions:
@@ -357,6 +359,9 @@ class Manager:
 
     def _not_dead(self) -> list[str]:
         return [node.id for node in self._members.nodes() if node.state != "dead"]
+
+    def _is_dead(self, node_id: str) -> bool:
+        return self._members.knows(node_id) and self._members.node(node_id).state == "dead"
 
     def _is_alive(self, node_id: str) -> bool:
         return self._members.knows(node_id) and self._members.node(node_id).state == "alive"

@@ -18,6 +18,7 @@ NAME_LABEL = "noodle-ray.io/name"
 """The Ray node label that holds the name a person gave the node."""
 
 PRETENDED_LABEL = "noodle-ray.io/pretended"
+GATEWAY_LABEL = "noodle-ray.io/gateway"
 """The Ray node label of a node whose resources were declared by hand: a demonstration's GPUs."""
 
 SUSPECT_AFTER_HEARTBEATS = 1.5

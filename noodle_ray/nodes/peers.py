@@ -53,7 +53,7 @@ class _Watched:
     heard_at: float
     probed_at: float = float("-inf")
     owes_answer: bool = False
-    said: What = "heard"
+    said: What | Literal["nothing"] = "heard"
     said_at: float = float("-inf")
 
 
@@ -119,6 +119,7 @@ class PeerWatch:
         if stalled_s >= OWN_STALL_S:
             for watched in self._watched.values():
                 watched.heard_at = min(watched.heard_at + stalled_s, now)
+                watched.said = "nothing"  # who held this agent for dead is to learn that it hears others
         return tuple(
             observation
             for watched in self._watched.values()

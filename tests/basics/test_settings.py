@@ -58,3 +58,9 @@ def test_an_unknown_variable_alone_is_a_fault() -> None:
 def test_settings_travel_as_variables() -> None:
     settings = read_settings({"NOODLE_NODE_TIMEOUT": "5000", "NOODLE_LOG_LEVEL": "debug"})
     assert read_settings(settings.environment()) == settings
+
+
+def test_a_clusters_name_is_one_that_can_be_announced() -> None:
+    assert read_settings({"NOODLE_CLUSTER_NAME": "Lab-2"}).cluster_name == "Lab-2"
+    with pytest.raises(InvalidSettings, match=r"NOODLE_CLUSTER_NAME: must be 1 to 63 letters.* \(given: my lab\)"):
+        read_settings({"NOODLE_CLUSTER_NAME": "my lab"})

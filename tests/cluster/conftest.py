@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from noodle_ray import Cluster, connect, read_token
-from noodle_ray.entry import ray_process
+from noodle_ray.entry import process_session, ray_process
 from noodle_ray.entry.launch import UpOptions
 from noodle_ray.entry.local_cluster import LocalCluster, local_cluster
 from noodle_ray.entry.ray_process import NodeOptions
@@ -38,7 +38,7 @@ def running() -> Iterator[LocalCluster]:
     with local_cluster(UpOptions(workers=WORKERS), lambda what: None) as cluster:
         yield cluster
     del os.environ["NOODLE_FUSION_MAX_PROCESSING_TIME"]
-    assert not [process for process in cluster.file.processes if ray_process.session_members(process.pid)]
+    assert not [process for process in cluster.file.processes if process_session.members(process.pid)]
     assert not cluster.settings.state_dir.exists()
     assert not ray_process.runtime_dir_for(cluster.settings.state_dir).exists()
     assert not ray_process.haproxy_dir_for(cluster.settings.state_dir).exists()

@@ -15,7 +15,7 @@ from conftest import processes_named
 
 from noodle_ray import Cluster, Demand, connect
 from noodle_ray.actors import ray_state
-from noodle_ray.entry import launch, ray_process
+from noodle_ray.entry import local_nodes, process_session
 from noodle_ray.entry.components import start_actors
 from noodle_ray.entry.launch import UpOptions, head_options
 from noodle_ray.entry.local_cluster import LocalCluster, bare_ray
@@ -105,7 +105,7 @@ def kill_manager() -> None:
 def kill_node(cluster: LocalCluster, address: str) -> None:
     """As when its machine loses power: every process of it at once."""
     (node,) = [process for process in cluster.file.processes if process.node_address == address]
-    for member in ray_process.session_members(node.pid):
+    for member in process_session.members(node.pid):
         try:
             member.kill()
         except psutil.NoSuchProcess:
@@ -177,7 +177,7 @@ def test_nothing_is_lost_and_nothing_leaks(seven: LocalCluster) -> None:
 
 def test_the_fleet_still_works_and_grows(seven: LocalCluster) -> None:
     with connect(seven.file.address) as cluster:
-        launch.add_node(
+        local_nodes.add_node(
             seven.settings, "late", NodeResources.of(cpus=4, memory="4GiB", gpus=4), True, lambda what: None
         )
         held = cluster.hold(Demand(gpus=8), wait_s=30)

@@ -189,7 +189,9 @@ class TestImport:
             with pytest.raises(Conflict, match="end it first"):
                 other.import_(backup, replace=True)
         ClusterFile(**where, processes=(alive.model_copy(update={"started_at": 0.0}),)).save(other.folder)
-        other.import_(backup)
+        with pytest.raises(Conflict, match="ended without a `noodle down`"):
+            other.import_(backup)
+        other.import_(backup, with_running=True)
 
     @pytest.mark.parametrize(
         ("tables", "files", "words"),

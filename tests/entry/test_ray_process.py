@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from noodle_ray.entry import ray_process
+from noodle_ray.entry import process_session, ray_process
 from noodle_ray.entry.cluster_file import StartedProcess
 from noodle_ray.entry.ray_process import NodeOptions
 from noodle_ray.errors import Conflict, Unavailable
@@ -40,10 +40,10 @@ def test_ends_the_whole_session_and_nobody_else() -> None:
     try:
         assert ray_process.stop(StartedProcess.of(ours.pid, "head", "x")) == 2
         ours.wait(5)
-        assert ray_process.session_members(ours.pid) == []
-        assert len(ray_process.session_members(others.pid)) == 2
+        assert process_session.members(ours.pid) == []
+        assert len(process_session.members(others.pid)) == 2
     finally:
-        ray_process.stop_session(others.pid)
+        process_session.stop(others.pid)
         for process in (ours, others):
             process.wait(5)
             assert process.stdout is not None
@@ -51,11 +51,11 @@ def test_ends_the_whole_session_and_nobody_else() -> None:
 
 
 def test_makes_those_end_that_will_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_process, "STOP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(process_session, "STOP_TIMEOUT_S", 0.3)
     ours = family("stubborn")
     ray_process.stop(StartedProcess.of(ours.pid, "head", "x"))
     ours.wait(5)
-    assert ray_process.session_members(ours.pid) == []
+    assert process_session.members(ours.pid) == []
     assert ours.stdout is not None
     ours.stdout.close()
 
@@ -77,7 +77,7 @@ def test_leaves_a_later_process_with_the_same_number_alone() -> None:
         assert ray_process.stop(ours) == 0
         assert psutil.pid_exists(others.pid)
     finally:
-        ray_process.stop_session(others.pid)
+        process_session.stop(others.pid)
         others.wait(5)
         assert others.stdout is not None
         others.stdout.close()

@@ -36,11 +36,12 @@ from noodle_ray.entry.bench.fusion.latency_phases import LONE, Measured, Phase, 
 from noodle_ray.entry.bench.fusion.latency_plots import write_plots
 from noodle_ray.entry.bench.fusion.latency_rows import rows_of, rows_of_phase
 from noodle_ray.entry.bench.fusion.latency_table import show
-from noodle_ray.entry.bench.fusion.load_generator import Asked, Load, Target, arrivals, open_loop, play
+from noodle_ray.entry.bench.fusion.load_generator import Asked, Load, Target, play
 from noodle_ray.entry.bench.fusion.mix import SIDE, Clip, Mix
 from noodle_ray.entry.bench.fusion.rivals import RIVALS
 from noodle_ray.entry.bench.fusion.rivals_encoders import decoded
 from noodle_ray.entry.bench.fusion.systems import System
+from noodle_ray.entry.bench.open_loop import arrivals, open_loop
 from noodle_ray.entry.cli.bench import rivals_of
 from noodle_ray.errors import InvalidInput, Unavailable
 from noodle_ray.fusion.inputs import MultimodalInput

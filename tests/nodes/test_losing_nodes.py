@@ -242,3 +242,25 @@ def test_who_has_only_just_begun_to_hear_nothing_is_no_witness() -> None:
     assert watching.probed("b", "a", False, 3.8) is None
     dead = watching.probed("b", "c", False, 3.8)
     assert dead is not None and dead.state == "dead"
+
+
+def dead_node() -> Manager:
+    manager = manager_with("n1", "n2", "n3")
+    for place, node in enumerate(("n1", "n2", "n3")):
+        manager.handle(ev.AgentStarted(node, Endpoint("10.0.0.1", place, 6000), 0.0))
+    manager.handle(ev.PeersObserved("n1", (Observation("n2", "gone"),), 1.0))
+    assert manager.node("n2").state == "dead"
+    return manager
+
+
+def test_a_node_that_hears_others_again_is_back_before_its_next_report() -> None:
+    manager = dead_node()
+    manager.handle(ev.PeersObserved("n2", (Observation("n3", "heard"),), 2.0))
+    assert manager.node("n2").state == "alive"
+
+
+def test_a_dead_node_that_hears_nobody_stays_dead_whatever_it_tells() -> None:
+    """Its link may be cut one way: it tells, and is told nothing."""
+    manager = dead_node()
+    manager.handle(ev.PeersObserved("n2", (Observation("n3", "silent", 3.0),), 2.0))
+    assert manager.node("n2").state == "dead"

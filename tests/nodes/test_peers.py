@@ -1,6 +1,6 @@
 """Whom an agent probes when: calm peers once an interval, those that owe an answer twice as often."""
 
-from noodle_ray.nodes.peers import Endpoint, Peer, PeerWatch
+from noodle_ray.nodes.peers import Endpoint, Observation, Peer, PeerWatch
 
 INTERVAL_S = 0.5
 
@@ -39,3 +39,14 @@ def test_late_calls_skip_nobody() -> None:
         assert watch.due(now, INTERVAL_S) == ("a",)
         watch.answered("a", now + 0.01)
         now += 0.9 * INTERVAL_S
+
+
+def test_after_a_stall_of_its_own_an_agent_tells_whom_it_hears() -> None:
+    """Others may have held it for dead meanwhile."""
+    watch = watch_of("a", "b")
+    watch.look(0.0)
+    assert watch.answered("a", 0.1) is None
+    assert watch.look(4.0) == ()
+    assert watch.answered("a", 4.1) == Observation("a", "heard")
+    assert watch.answered("a", 4.6) is None
+    assert watch.look(5.0) == ()

@@ -28,7 +28,7 @@ def import_state(settings: Settings, path: Path, replace: bool, with_running: bo
     comes back to the Ray cluster that it left. Raises Conflict where a cluster runs or a state is in the way, NotFound,
     CorruptData, InvalidInput, TooLarge for the file, Unavailable.
     """
-    refuse_running(settings)
+    refuse_cluster(settings, with_running)
     progress(f"checking {path}")
     with open_backup(path) as backup:
         database = Database.open(settings.database)
@@ -44,14 +44,20 @@ def import_state(settings: Settings, path: Path, replace: bool, with_running: bo
         return backup.manifest
 
 
-def refuse_running(settings: Settings) -> None:
-    """Raises Conflict where a cluster of this state directory runs: it would write over what is imported."""
+def refuse_cluster(settings: Settings, with_running: bool) -> None:
+    """Raises Conflict where a cluster of this state directory runs: it would write over what is imported.
+
+    Also where one ended without a `down`, for the next `up` goes on with it: that needs what runs in it, too.
+    """
     try:
         cluster = read_cluster(settings.state_dir)
     except NotFound:
         return
-    if cluster.attached or any(process.is_running() for process in cluster.processes):
+    if cluster.attached or cluster.is_running():
         raise Conflict(f"a cluster of {settings.state_dir} runs at {cluster.address}: end it first (`noodle down`)")
+    if not with_running:
+        problem = f"the cluster at {cluster.address} ended without a `noodle down`, and `noodle up` would go on with it"
+        raise Conflict(f"{problem}: end it for good (`noodle down`), or import with --with-running")
 
 
 def _refuse_occupied(settings: Settings, database: Database, backup: Backup) -> None:

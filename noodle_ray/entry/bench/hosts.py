@@ -107,10 +107,10 @@ class Host:
 
     def unplug(self) -> None:
         """Nothing goes to it and nothing comes from it; it runs on."""
-        _ip("link", "set", self.link, "down")
+        ip("link", "set", self.link, "down")
 
     def plug_in(self) -> None:
-        _ip("link", "set", self.link, "up")
+        ip("link", "set", self.link, "up")
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self.processes():
@@ -158,6 +158,11 @@ def hosts(count: int, keep: Sequence[Path] = ()) -> Iterator[list[Host]]:
         yield [stack.enter_context(_host(name, address, bridge, names, keep)) for name, address in addresses.items()]
 
 
+def this_machine(host: Host) -> str:
+    """This machine's address on the host's network."""
+    return f"{host.address.rpartition('.')[0]}.254"
+
+
 @contextmanager
 def _bridge() -> Iterator[tuple[str, str]]:
     """Its name, and the first three numbers of its network; this machine is 254 there."""
@@ -167,13 +172,13 @@ def _bridge() -> Iterator[tuple[str, str]]:
         raise Unavailable("all networks from 10.77.1.0 to 10.77.254.0 are taken")
     number = random.choice(free)  # noqa: S311  (two that start at once rarely choose the same)
     name, network = f"noodle{number}", f"10.77.{number}"
-    _ip("link", "add", name, "type", "bridge")
+    ip("link", "add", name, "type", "bridge")
     try:
-        _ip("addr", "add", f"{network}.254/24", "dev", name)
-        _ip("link", "set", name, "up")
+        ip("addr", "add", f"{network}.254/24", "dev", name)
+        ip("link", "set", name, "up")
         yield name, network
     finally:
-        _ip("link", "delete", name)
+        ip("link", "delete", name)
 
 
 @contextmanager
@@ -204,9 +209,9 @@ def _first_process(process: subprocess.Popen[str]) -> int:
 
 
 def _connect(host: Host, bridge: str) -> None:
-    gateway = f"{host.address.rpartition('.')[0]}.254"
-    _ip("link", "add", host.link, "type", "veth", "peer", "name", "eth0", "netns", str(host.process_id))
-    _ip("link", "set", host.link, "master", bridge, "up")
+    gateway = this_machine(host)
+    ip("link", "add", host.link, "type", "veth", "peer", "name", "eth0", "netns", str(host.process_id))
+    ip("link", "set", host.link, "master", bridge, "up")
     for words in (
         ("addr", "add", f"{host.address}/24", "dev", "eth0"),
         ("link", "set", "lo", "up"),
@@ -224,8 +229,8 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.stderr.close()
 
 
-def _ip(*words: str) -> None:
-    """Raises Unavailable with its last words."""
+def ip(*words: str) -> None:
+    """The command `ip` on this machine. Raises Unavailable with its last words."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"ip {' '.join(words)}: {done.stderr.strip()}")

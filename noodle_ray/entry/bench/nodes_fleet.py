@@ -13,7 +13,8 @@ import ray
 
 from noodle_ray.actors import names, ray_state
 from noodle_ray.actors.ray_errors import get
-from noodle_ray.entry import launch, ray_process
+from noodle_ray.entry import launch, process_session, ray_process
+from noodle_ray.entry.bench.chaos.ledger_check import Books, RaySide, leaked_units
 from noodle_ray.entry.cluster_file import StartedProcess, token_path
 from noodle_ray.entry.components import start_actors
 from noodle_ray.entry.local_cluster import LocalCluster, bare_ray
@@ -25,7 +26,7 @@ from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation, OnLoss
 from noodle_ray.placement.claim import Claim, new_claim_id
 from noodle_ray.placement.request import Request
-from noodle_ray.resources import Demand, NodeResources, to_units
+from noodle_ray.resources import Demand, NodeResources
 
 ANSWER_S = 30.0
 STEADY_S = 1.5
@@ -64,7 +65,7 @@ class Fleet:
 
     def signal(self, slot: int, kind: signal.Signals) -> float:
         """Sends it to all processes of the node at once, as when its host loses power or freezes; the time."""
-        members = ray_process.session_members(self._processes[slot].pid)
+        members = process_session.members(self._processes[slot].pid)
         sent_at = time.time()
         _send(members, kind)
         return sent_at
@@ -81,7 +82,7 @@ class Fleet:
         """Ends what is left in the slot and starts a new raylet there."""
         self.signal(slot, signal.SIGKILL)
         old = self._processes[slot]
-        psutil.wait_procs(ray_process.session_members(old.pid), timeout=10)
+        psutil.wait_procs(process_session.members(old.pid), timeout=10)
         settings = self._cluster.settings
         environment = ray_process.ray_environment(settings, token_path(settings.state_dir))
         logs = settings.state_dir / "logs"
@@ -103,14 +104,14 @@ class Fleet:
 
     def _describe(self, slot: int) -> str:
         """What there is of a node: its processes, Ray's view of it, ours."""
-        node, running = self.node_in(slot), ray_process.session_members(self._processes[slot].pid)
+        node, running = self.node_in(slot), process_session.members(self._processes[slot].pid)
         named = [one for one in ray_state.live_nodes().values() if one.name == _options(slot).name]
         ours = f"{node.state}, {'measured' if node.metrics else 'not measured'}" if node else "unknown"
         return f"w{slot}: {len(running)} processes, {len(named)} alive in Ray, {ours} here"
 
     def stop(self) -> None:
         for process in self._processes.values():
-            ray_process.stop_session(process.pid)
+            process_session.stop(process.pid)
 
     # -- allocations
 
@@ -130,14 +131,10 @@ class Fleet:
         return time.time()
 
     def leaked_units(self) -> int:
-        """CPU units that the ledger or Ray holds for taken although nothing is held any more."""
-        free, live = ray_state.available(), ray_state.live_nodes()
-        in_ray = sum(
-            node.resources.cpu_units - to_units(free[node_id].get("CPU", 0.0))
-            for node_id, node in live.items()
-            if node_id in free
-        )
-        return in_ray + to_units(self.ask("totals")["cpus"]["held"])
+        """CPU and GPU units that the ledger or Ray holds for taken although nothing is held any more."""
+        nodes = {node_id: node.resources for node_id, node in ray_state.live_nodes().items()}
+        in_ray = RaySide(nodes, ray_state.available(), {})
+        return leaked_units(Books((), self.ask("totals"), in_ray, {}, {}))
 
     # -- events
 
@@ -167,7 +164,7 @@ def _send(processes: Iterable[psutil.Process], kind: signal.Signals) -> None:
 def _titled(title: str, node: StartedProcess) -> list[psutil.Process]:
     """The processes of a node that call themselves so."""
     found = []
-    for process in ray_process.session_members(node.pid):
+    for process in process_session.members(node.pid):
         with suppress(psutil.NoSuchProcess):
             if process.cmdline()[:1] == [title]:
                 found.append(process)

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import ray
 
-from noodle_ray.entry import launch, ray_process
+from noodle_ray.entry import launch, process_session, ray_process
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.cluster_file import ClusterFile
 from noodle_ray.entry.components import start_actors, start_node_manager
@@ -180,7 +180,7 @@ def _seconds_by_process(file: ClusterFile) -> Mapping[tuple[int, str, int], floa
     """CPU seconds of every process: by the number of its node, its title and its pid."""
     found = {}
     for number, process in enumerate(file.processes):
-        for member in ray_process.session_members(process.pid):
+        for member in process_session.members(process.pid):
             try:
                 times, title = member.cpu_times(), " ".join(member.cmdline()[:1])
             except psutil.NoSuchProcess:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from noodle_ray.entry import launch, ray_process
+from noodle_ray.entry import launch, process_session
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.bench.timing import milliseconds, percentile
 from noodle_ray.entry.cli.output import say
@@ -160,4 +160,4 @@ def _cpu_percent(head: StartedProcess, seconds: float) -> float:
 
 
 def _cpu_seconds(head: StartedProcess) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in ray_process.session_members(head.pid))
+    return sum(sum(process.cpu_times()[:2]) for process in process_session.members(head.pid))

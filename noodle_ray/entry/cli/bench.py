@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from noodle_ray.entry.cli import bench_hosts
 from noodle_ray.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from noodle_ray.entry.bench.report import Row
 
 app = typer.Typer(help="Benchmarks: a table here, JSON with --json FILE.", no_args_is_help=True)
+
+bench_hosts.add_commands(app)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the rows to this file.")]
 POLICIES = "noodle,noodle+moves,noodle-on-ray,fgd,best-fit,ray-hybrid"

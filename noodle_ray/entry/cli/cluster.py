@@ -42,13 +42,25 @@ def up(
     gateway_port: Port = 0,
     gateway_host: Host = "127.0.0.1",
     cpus: Annotated[int | None, typer.Option(min=0, help="CPUs of the head; default: this machine's.")] = None,
+    address: Annotated[
+        str, typer.Option(help="Where other hosts reach this one, which may then join; auto: its usual address.")
+    ] = "",
+    announce: Annotated[
+        bool, typer.Option("--announce", help="Tell it on this network, so that `noodle join` there finds it.")
+    ] = False,
+    fusion: Annotated[bool, typer.Option(help="With the fusion service, whose encoders take memory and time.")] = True,
     json: AsJson = False,
 ) -> None:
-    """Start Ray and noodle-ray on this machine."""
+    """Start Ray and noodle-ray on this machine; where a cluster ended here without `down`, go on with that."""
     from noodle_ray.entry import launch
+    from noodle_ray.entry.own_address import own_address
 
     settings = read_settings()
-    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, launch.head_options(cpus))
+    # What is announced must be reached from outside.
+    is_found = address == "auto" or (announce and not address)
+    reached_at = own_address() if is_found else address or launch.HEAD_ADDRESS
+    head = launch.head_options(cpus, reached_at)
+    options = launch.UpOptions(port, dashboard_port, gateway_port, gateway_host, head, fusion=fusion, announce=announce)
     cluster = launch.up(settings, options, say)
     if json:
         print_json(cluster)
@@ -65,7 +77,7 @@ def up(
 
 
 def down(json: AsJson = False) -> None:
-    """End what `up` started, or take off what `attach` installed; nothing else."""
+    """End what `up` or `join` started here, or take off what `attach` installed; nothing else."""
     from noodle_ray.entry import launch
 
     ended = launch.down(read_settings(), say)
@@ -82,15 +94,15 @@ def attach(
     json: AsJson = False,
 ) -> None:
     """Install noodle-ray onto a Ray that already runs."""
-    from noodle_ray.entry import launch
+    from noodle_ray.entry import attaching
 
-    cluster = launch.attach(read_settings(), address, gateway_host, gateway_port, say)
+    cluster = attaching.attach(read_settings(), address, gateway_host, gateway_port, say)
     if json:
-        print_json({"cluster": cluster, "left_to_ray": launch.LEFT_TO_RAY})
+        print_json({"cluster": cluster, "left_to_ray": attaching.LEFT_TO_RAY})
         return
     console.print(f"noodle-ray is installed on {cluster.address}; gateway {cluster.gateway_url}", highlight=False)
     title = "Settings that can only be given where Ray is started"
-    print_table(title, ["setting", "what it is good for"], launch.LEFT_TO_RAY.items())
+    print_table(title, ["setting", "what it is good for"], attaching.LEFT_TO_RAY.items())
 
 
 def status(json: AsJson = False) -> None:
@@ -187,10 +199,10 @@ def add_node(
     pretend: Annotated[bool, typer.Option(help="Declare GPUs that are not there, marked as such.")] = False,
 ) -> None:
     """Start one more Ray node on this machine, joined to the cluster that `up` started."""
-    from noodle_ray.entry import launch
+    from noodle_ray.entry.local_nodes import add_node as add
 
     if gpus and not pretend:
         raise InvalidInput.of("gpus", "give --pretend to declare GPUs by hand; real ones are found by Ray", gpus)
     resources = NodeResources.of(cpus, memory, gpus, accelerator_type=accelerator_type or None)
-    address = launch.add_node(read_settings(), name, resources, pretend, say)
+    address = add(read_settings(), name, resources, pretend, say)
     console.print(f"node {name or address} runs at {address}", highlight=False)

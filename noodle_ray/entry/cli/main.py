@@ -13,9 +13,11 @@ from noodle_ray.entry.cli import (
     bench,
     cluster,
     data,
+    discovery,
     doctor,
     fusion,
     fusion_group,
+    joining,
     models,
     modules,
     monitoring,
@@ -31,8 +33,10 @@ app = typer.Typer(
     help="Placement, live modules and multimodal fusion for Ray clusters.", no_args_is_help=True, add_completion=False
 )
 cluster.add_commands(app)
+joining.add_commands(app)
 allocations.add_commands(app)
 placement.add_commands(app)
+discovery.add_commands(app)
 fusion.add_commands(app)
 doctor.add_commands(app)
 app.add_typer(modules.app, name="module")

@@ -29,7 +29,7 @@ def examine(settings: Settings, environment: Mapping[str, str] = os.environ) -> 
     """The findings, as they come. A check that fails itself is a finding, too, and the others go on."""
     cluster, broken = _known_cluster(settings)
     yield from broken
-    alive = cluster if cluster and (cluster.attached or any(p.is_running() for p in cluster.processes)) else None
+    alive = cluster if cluster and (cluster.attached or cluster.is_running()) else None
     for name, check in _checks(settings, environment, cluster, alive).items():
         try:
             yield from check()

@@ -12,7 +12,7 @@ from noodle_ray.resources import format_bytes
 
 LEAST_MEMORY, GOOD_MEMORY = 2 * 2**30, 6 * 2**30
 LEAST_FILES, GOOD_FILES = 1_024, 8_192
-OBJECT_STORE = NodeOptions("").object_store_bytes
+OBJECT_STORE = NodeOptions("").object_store_bytes or 0
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 FILE_SYSTEMS = Path("/proc/filesystems")

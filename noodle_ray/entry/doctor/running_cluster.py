@@ -20,7 +20,7 @@ from noodle_ray.entry.doctor.clocks import Offset, offset_of_date, offset_of_rep
 from noodle_ray.entry.doctor.finding import Finding, fail, ok, skipped
 
 ASK_TIMEOUT_S = 10.0
-AGAIN = "`noodle down` clears it away, `noodle up` starts another; logs are in the state directory"
+AGAIN = "`noodle up` goes on with it, `noodle down` ends it for good; logs are in the state directory"
 NONE = "no cluster was started from this state directory"
 
 

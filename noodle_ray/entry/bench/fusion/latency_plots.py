@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from noodle_ray.entry.bench.fusion.latency_phases import DEADLINE_MS, Measured
-from noodle_ray.entry.bench.fusion.plots import COLOURS, write_plot
+from noodle_ray.entry.bench.pictures import COLOURS, write_plot
 
 
 def write_plots(measured: Sequence[Measured], directory: Path) -> list[Path]:

@@ -1,8 +1,4 @@
-"""Asks over HTTP, open or closed loop, in a process of its own, and notes what became of each request.
-
-In an open loop requests are sent when they are due, whether or not earlier ones have been answered, and each takes its
-time from when it was due: a slow answer slows no question, and hides no waiting (Tene, "coordinated omission").
-"""
+"""Asks over HTTP, open or closed loop, in a process of its own, and notes what became of each request."""
 
 from __future__ import annotations
 
@@ -11,17 +7,17 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import aiohttp
-import numpy as np
 from pydantic import Field
 
 from noodle_ray.base_model import Model
 from noodle_ray.entry.bench.fusion.mix import Mix, load_mix
+from noodle_ray.entry.bench.open_loop import arrivals, open_loop
 
 ANSWER_S = 10.0
 """A request without an answer after this long is given up."""
@@ -77,27 +73,6 @@ class Asked(Model):
 
 Send = Callable[[bytes, float], Awaitable[Asked]]
 """Sends a body that was due at that time."""
-
-
-def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
-    """Poisson arrivals: seconds from the start, until its end."""
-    random = np.random.default_rng(seed)
-    times = np.cumsum(random.exponential(1.0 / rate, max(1, int(2 * rate * seconds + 20))))
-    return [float(at) for at in times[times < seconds]]
-
-
-async def open_loop(send: Send, bodies: Sequence[bytes], times: Sequence[float]) -> list[Asked]:
-    """Sends each when it is due; returns when all are answered."""
-    start = time.monotonic()
-    tasks = []
-    for at, body in zip(times, bodies, strict=True):
-        await asyncio.sleep(max(0.0, start + at - time.monotonic()))
-        tasks.append(asyncio.create_task(_sent(send, body, start + at)))
-    return list(await asyncio.gather(*tasks))
-
-
-async def _sent(send: Send, body: bytes, due: float) -> Asked:
-    return await send(body, due)
 
 
 async def closed_loop(send: Send, bodies: Iterator[bytes], workers: int, seconds: float) -> list[Asked]:

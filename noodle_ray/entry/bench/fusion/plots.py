@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -10,10 +10,8 @@ from typing import Any
 
 from noodle_ray.entry.bench.fusion.accuracy import CHOSEN, Judged, Outcome
 from noodle_ray.entry.bench.fusion.accuracy_rows import THRESHOLD
+from noodle_ray.entry.bench.pictures import COLOURS, write_plot
 from noodle_ray.fusion.selective import Answer, reliability, selective
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C564B", "#4D4D4D")
-"""Okabe and Ito's, which people who see colours otherwise tell apart too."""
 
 FEWEST = 10
 """Answers that a point of the diagram stands for at least: below, it is chance."""
@@ -34,24 +32,6 @@ def write_plots(outcome: Outcome, directory: Path) -> list[Path]:
             path = directory / f"{task.replace(' ', '-').lower()}-settings.png"
             paths.append(write_plot(path, partial(_draw_settings, judged=judged)))
     return paths
-
-
-def write_plot(path: Path, draw: Callable[[Any], None]) -> Path:
-    """One picture; its directory is made where there is none. Agg draws without a screen."""
-    import matplotlib  # a second that only those who want pictures wait for
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure, axes = pyplot.subplots(figsize=(7.6, 4.6), layout="constrained")
-    draw(axes)
-    axes.grid(color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
-    return path
 
 
 def settings_of(judged: Sequence[Judged]) -> list[str]:

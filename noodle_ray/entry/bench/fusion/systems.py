@@ -17,7 +17,7 @@ from typing import IO, Any
 import httpx
 import psutil
 
-from noodle_ray.entry import launch, ray_process
+from noodle_ray.entry import launch, process_session, ray_process
 from noodle_ray.entry.bench.fusion.load_generator import STARTED, Asked, Load, Target
 from noodle_ray.entry.cluster_file import read_token
 from noodle_ray.entry.local_cluster import LocalCluster, local_cluster
@@ -40,7 +40,7 @@ class System:
         """What each of its processes has used so far, by pid."""
         found = {}
         for session in self.sessions:
-            for process in ray_process.session_members(session):
+            for process in process_session.members(session):
                 with suppress(psutil.NoSuchProcess):
                     found[process.pid] = float(sum(process.cpu_times()[:2]))
         return found
@@ -121,7 +121,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(END_S)
-    ray_process.stop_session(process.pid)
+    process_session.stop(process.pid)
     process.wait()
     process.stdout.close()
 

@@ -1,0 +1,181 @@
+"""A client of the gateway over HTTP that knows several addresses, and asks a second time at another one.
+
+    async with GatewayClient(["http://10.0.0.1:8000", "http://10.0.0.2:8000"], token) as gateways:
+        answer = await gateways.ask("GET", "/api/distributed/nodes")
+        nodes = answer.result()
+
+Requests go to the addresses in turn. What may be repeated is asked once more, at the next address, where the first did
+not answer in time, broke off, or said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+
+from noodle_ray.errors import DeadlineExceeded, InvalidInput, NoodleError, Unavailable, shorten
+
+REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+"""Methods that have one effect however often they are asked for."""
+
+LATER = frozenset({429, 502, 503, 504})
+DEADLINE_S, FIRST_S = 30.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a gateway answered. address: which one; retried: it was the second that was asked."""
+
+    status: int
+    body: bytes
+    address: str
+    retried: bool = False
+    retry_after_s: float = 0.0
+
+    def json(self) -> Any:
+        """Raises Unavailable where it is not JSON: then it is not from a gateway of ours."""
+        try:
+            return json.loads(self.body) if self.body else None
+        except ValueError:
+            raise Unavailable(f"{self.address} answered {self.status} with what is no JSON") from None
+
+    def result(self) -> Any:
+        """The JSON of a success. Raises NoodleError with the `code` and the message that the gateway gave."""
+        if self.status < 400:
+            return self.json()
+        told = self.json()
+        details = told.get("error", {}) if isinstance(told, dict) else {}
+        error = NoodleError(str(details.get("message", f"{self.address} answered {self.status}")))
+        error.code = str(details.get("code", "http_error"))
+        raise error
+
+
+class GatewayClient:
+    """Asks gateways of one cluster. Use it in an `async with` block, from one event loop.
+
+    deadline_s: within this a request is answered, or given up. first_s: the part of it that the first address has
+    where a second may be asked.
+    """
+
+    def __init__(
+        self, addresses: Sequence[str], token: str, deadline_s: float = DEADLINE_S, first_s: float = FIRST_S
+    ) -> None:
+        """Raises InvalidInput without an address, or with times that leave none for a second one."""
+        if not addresses:
+            raise InvalidInput.of("addresses", "must name at least one gateway")
+        if not 0 < first_s < deadline_s:
+            raise InvalidInput.of("first_s", "must be above 0 and below deadline_s", f"{first_s:g} of {deadline_s:g}")
+        self.addresses = tuple(address.rstrip("/") for address in addresses)
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._deadline_s, self._first_s = deadline_s, first_s
+        self._turn = count()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> GatewayClient:
+        # A connection for each request: whether the other end of a kept one is still there, only a request tells.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None),
+            middlewares=(_ask_once,),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        repeatable: bool | None = None,
+        deadline_s: float | None = None,
+    ) -> Answer:
+        """Asks, and gives whatever was answered; `Answer.result` raises what it says went wrong.
+
+        body: sent as JSON. repeatable: whether asking twice does no harm; None: as the method says. Raises Unavailable
+        where no address was reached, DeadlineExceeded where the time was over; both say what became of each try.
+        """
+        may_repeat = method in REPEATABLE if repeatable is None else repeatable
+        within_s = self._deadline_s if deadline_s is None else deadline_s
+        end, turn = time.monotonic() + within_s, next(self._turn)
+        first_s = min(self._first_s, within_s / 2) if may_repeat else within_s
+        first = await self._try(method, path, body, self._address(turn), first_s)
+        if not may_repeat or not _is_worth_another(first):
+            return _settled(method, path, within_s, first)
+        pause_s = first.retry_after_s if isinstance(first, Answer) else 0.0
+        if time.monotonic() + pause_s >= end:
+            return _settled(method, path, within_s, first)
+        await asyncio.sleep(pause_s)
+        second = await self._try(method, path, body, self._address(turn + 1), end - time.monotonic())
+        return _settled(method, path, within_s, first, second)
+
+    def _address(self, turn: int) -> str:
+        return self.addresses[turn % len(self.addresses)]
+
+    async def _try(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
+        assert self._session is not None, "use the client in an `async with` block"
+        try:
+            async with asyncio.timeout(within_s), self._session.request(method, address + path, json=body) as response:
+                content = await response.read()
+                return Answer(response.status, content, address, retry_after_s=_retry_after_s(response))
+        except TimeoutError:
+            return _Failure(address, f"no answer within {within_s:.3g} s", timed_out=True)
+        except (aiohttp.ClientError, OSError) as error:
+            return _Failure(address, shorten(str(error) or type(error).__name__, 200))
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A try without an answer."""
+
+    address: str
+    problem: str
+    timed_out: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.problem}"
+
+
+def _is_worth_another(first: Answer | _Failure) -> bool:
+    return isinstance(first, _Failure) or first.status in LATER
+
+
+def _settled(method: str, path: str, within_s: float, *tries: Answer | _Failure) -> Answer:
+    """The last try's answer. Raises DeadlineExceeded, Unavailable."""
+    last = tries[-1]
+    if isinstance(last, Answer):
+        return replace(last, retried=len(tries) > 1)
+    told = "; then ".join(f"{one.address}: {one.status}" if isinstance(one, Answer) else str(one) for one in tries)
+    if last.timed_out:
+        raise DeadlineExceeded(f"{method} {path} ({told})", within_s * 1000)
+    raise Unavailable(f"no gateway answered {method} {path}: {told}")
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float:
+    """Seconds; 0 where it says none. A date, which the standard allows too, is none of ours."""
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
+
+
+async def _ask_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """aiohttp asks again by itself after some errors, at the same address: told so, it does not."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error) or type(error).__name__) from error

@@ -1,0 +1,187 @@
+"""The client over several gateways: turns, the one retry, and what it says when nobody answers. Real servers."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from noodle_ray.entry.http_client import Answer, GatewayClient
+from noodle_ray.errors import DeadlineExceeded, InvalidInput, NoodleError, Unavailable
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+TOKEN = "a-token-of-the-tests"
+
+
+class Gateway:
+    """A server that answers as it is told to, and notes what it was asked."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.asked: list[tuple[str, str, str]] = []
+        self.address = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append((request.method, request.path_qs, await request.text()))
+        return await self.handler(request)
+
+
+@asynccontextmanager
+async def gateways(*handlers: Handler) -> AsyncIterator[list[Gateway]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(_served(Gateway(handler))) for handler in handlers]
+
+
+@asynccontextmanager
+async def _served(gateway: Gateway) -> AsyncIterator[Gateway]:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", gateway.handle)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    gateway.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield gateway
+    finally:
+        await runner.cleanup()
+
+
+async def fine(request: web.Request) -> web.Response:
+    return web.json_response({"token": request.headers["Authorization"]})
+
+
+async def hangs(request: web.Request) -> web.Response:
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+async def breaks_off(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+def says(status: int, retry_after: str | None = None, body: bytes = b"") -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        headers = {} if retry_after is None else {"Retry-After": retry_after}
+        return web.Response(status=status, headers=headers, body=body)
+
+    return handle
+
+
+def client(*addresses: str, deadline_s: float = 5.0, first_s: float = 0.3) -> GatewayClient:
+    return GatewayClient(addresses, TOKEN, deadline_s, first_s)
+
+
+def a_dead_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_addresses_are_asked_in_turn_with_the_token_and_the_body() -> None:
+    async with gateways(fine, fine) as (one, two), client(one.address + "/", two.address) as asking:
+        answers = [await asking.ask("POST", "/x?y=1", {"number": number}) for number in range(4)]
+    assert [answer.address for answer in answers] == [one.address, two.address] * 2
+    assert answers[0].result() == {"token": f"Bearer {TOKEN}"}
+    assert two.asked == [("POST", "/x?y=1", '{"number": 1}'), ("POST", "/x?y=1", '{"number": 3}')]
+    assert not any(answer.retried for answer in answers)
+
+
+@pytest.mark.parametrize("first", [hangs, breaks_off, says(502), says(503), says(504), says(429)])
+async def test_what_may_be_repeated_is_asked_once_more_at_the_next_address(first: Handler) -> None:
+    async with gateways(first, fine) as (one, two), client(one.address, two.address) as asking:
+        answer = await asking.ask("GET", "/x")
+    assert (answer.status, answer.address, answer.retried) == (200, two.address, True)
+    assert (len(one.asked), len(two.asked)) == (1, 1)
+
+
+async def test_an_address_where_nobody_listens_is_passed_over() -> None:
+    async with gateways(fine) as (two,), client(a_dead_address(), two.address) as asking:
+        assert (await asking.ask("DELETE", "/x")).status == 200
+
+
+@pytest.mark.parametrize("status", [200, 204, 401, 404, 409, 422, 500])
+async def test_an_answer_that_another_gateway_would_give_too_is_not_asked_for_again(status: int) -> None:
+    async with gateways(says(status), fine) as (one, two), client(one.address, two.address) as asking:
+        answer = await asking.ask("GET", "/x")
+    assert (answer.status, answer.retried, len(two.asked)) == (status, False, 0)
+
+
+async def test_a_post_is_not_repeated_unless_it_is_said_to_be_harmless() -> None:
+    async with gateways(breaks_off, fine) as (one, two), client(one.address, two.address) as asking:
+        with pytest.raises(Unavailable):
+            await asking.ask("POST", "/x", {})
+        assert two.asked == []
+        await asking.ask("GET", "/turns")  # takes the second address's turn
+        assert (await asking.ask("POST", "/x", {}, repeatable=True)).retried
+    assert len([1 for method, *_ in one.asked if method == "POST"]) == 2
+
+
+async def test_there_is_one_retry_and_no_more_and_the_error_tells_of_both() -> None:
+    async with gateways(breaks_off, breaks_off) as (one, two), client(one.address, two.address) as asking:
+        with pytest.raises(Unavailable, match=f"no gateway answered GET /x: {one.address}: .*; then {two.address}: "):
+            await asking.ask("GET", "/x")
+    assert (len(one.asked), len(two.asked)) == (1, 1)
+
+
+async def test_the_second_answer_stands_whatever_it_is() -> None:
+    async with gateways(says(503), says(504)) as (one, two), client(one.address, two.address) as asking:
+        answer = await asking.ask("GET", "/x")
+    assert (answer.status, answer.retried) == (504, True)
+
+
+async def test_a_deadline_holds_for_both_tries_together() -> None:
+    async with gateways(hangs, hangs) as (one, two), client(one.address, two.address) as asking:
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match=r"GET /x .*no answer within"):
+            await asking.ask("GET", "/x", deadline_s=0.5)
+        assert 0.4 < time.monotonic() - start < 5
+    assert (len(one.asked), len(two.asked)) == (1, 1)
+
+
+async def test_it_waits_as_long_as_it_was_told_to_unless_that_is_too_long() -> None:
+    async with gateways(says(503, "1"), fine) as (one, two), client(one.address, two.address) as asking:
+        start = time.monotonic()
+        assert (await asking.ask("GET", "/x")).status == 200
+        assert time.monotonic() - start >= 1
+        await asking.ask("GET", "/turns")
+        one.handler = says(503, "3600")
+        answer = await asking.ask("GET", "/x", deadline_s=2)
+    assert (answer.status, answer.retried) == (503, False)
+
+
+async def test_one_address_is_asked_twice() -> None:
+    async with gateways(says(503)) as (one,), client(one.address) as asking:
+        assert (await asking.ask("GET", "/x")).retried
+    assert len(one.asked) == 2
+
+
+async def test_a_retry_after_that_is_no_number_is_passed_over() -> None:
+    date = "Wed, 21 Oct 2026 07:28:00 GMT"
+    async with gateways(says(503, date), fine) as (one, two), client(one.address, two.address) as asking:
+        assert (await asking.ask("GET", "/x")).status == 200
+
+
+def test_an_error_of_the_gateway_is_raised_with_its_code() -> None:
+    told = Answer(409, b'{"error": {"code": "does_not_fit", "message": "too much"}}', "http://a")
+    with pytest.raises(NoodleError, match="too much") as raised:
+        told.result()
+    assert raised.value.to_json() == {"error": {"code": "does_not_fit", "message": "too much"}}
+    with pytest.raises(NoodleError, match="http://a answered 400"):
+        Answer(400, b"[]", "http://a").result()
+
+
+def test_an_answer_that_is_no_json_is_from_somebody_else() -> None:
+    assert Answer(204, b"", "http://a").result() is None
+    with pytest.raises(Unavailable, match="http://a answered 200 with what is no JSON"):
+        Answer(200, b"<html>", "http://a").result()
+
+
+def test_no_address_and_no_time_for_a_second_try_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="addresses: must name at least one"):
+        GatewayClient([], TOKEN)
+    with pytest.raises(InvalidInput, match="first_s: must be above 0 and below deadline_s"):
+        GatewayClient(["http://a"], TOKEN, deadline_s=1, first_s=1)
