@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 
-from noodle_ray.errors import Unavailable
 from noodle_ray.store.changes import Change
 from noodle_ray.store.database import Database
+from noodle_ray.store.until_available import until_available
 
 log = structlog.get_logger()
 
 AT_LEISURE_S = 0.05
 """How long a change may stay unwritten that nobody waits for: it goes with one that somebody does, if one comes."""
-
-RETRY_S = 0.5
 
 
 class Journal:
@@ -51,16 +50,17 @@ class Journal:
         while self._changes:
             batch, kept = self._changes, self._kept
             self._changes = []
-            await self._apply(batch)
-            kept.set_result(None)
+            try:
+                # Decided is decided: nothing is done in Ray before it is kept, and it is kept when the store is back.
+                # What was written already, although no answer came, is written again: a change twice is as once.
+                await until_available(partial(self._apply, batch))
+            except Exception as error:  # nobody may wait for ever for what no store can keep
+                log.error("changes_not_kept", keys=[change.key for change in batch], error=str(error))
+                kept.set_exception(error)
+                kept.exception()  # seen: it is no fault that nobody waits for this one
+            else:
+                kept.set_result(None)
         self._writing = None
 
     async def _apply(self, batch: list[Change]) -> None:
-        while True:
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._database.apply, batch)
-                return
-            except Unavailable as error:
-                # Decided is decided: nothing is done in Ray before it is kept, and it is kept when the store is back.
-                log.warning("store_away", error=str(error))
-                await asyncio.sleep(RETRY_S)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.apply, batch)

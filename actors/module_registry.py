@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -34,25 +34,12 @@ from noodle_ray.modules.resolver import DependencyResolver
 from noodle_ray.modules.swap_messages import LoadAsked, RollbackAsked, SwapAsked
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
+from noodle_ray.store.until_available import until_available
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
-STORE_AGAIN_S = 1.0
-
 ROUTE_TIMEOUTS = 2
 """So many loading timeouts a call waits for a host: for one that is tried in vain, and for its replacement."""
-
-
-async def _until_available(work: Callable[[], Awaitable[T]]) -> T:
-    """Ray does not start an actor again that failed to start: where the store is away, it is waited for."""
-    while True:
-        try:
-            return await work()
-        except Unavailable as error:
-            log.warning("store_away", error=str(error))
-            await asyncio.sleep(STORE_AGAIN_S)
 
 
 class ModuleRegistry:
@@ -65,12 +52,13 @@ class ModuleRegistry:
         self._settings = settings
         self._revision = time.time_ns()  # another one than those before a restart
         self._allocator = allocator()
-        database = await _until_available(partial(asyncio.to_thread, Database.open, settings.database))
+        opening = partial(asyncio.to_thread, Database.open, settings.database, MODULE_REGISTRY)
+        database = await until_available(opening)
         self._book = RegistryBook(settings, database)
         self._core = self._book.core
         self._artefacts = ArtefactStore(settings.artefacts)
         self._loader = ModuleLoader(settings, self._allocator, self._book, self._artefacts)
-        await _until_available(self._book.recover)
+        await until_available(self._book.recover)
         await recover(self._loader, self._book, self._allocator)
         ModuleUpkeep(self._loader, self._allocator).begin()
 

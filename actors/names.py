@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 NAMESPACE = "noodle"
-NODE_MANAGER = "node-manager"
-MODULE_REGISTRY = "module-registry"
-SERVICE_DIRECTORY = "service-directory"
+NODE_MANAGER: Final = "node-manager"
+MODULE_REGISTRY: Final = "module-registry"
+SERVICE_DIRECTORY: Final = "service-directory"
 FUSION_APP = "fusion"
 FUSION_ENGINE = "FusionEngine"
 FUSION_KEEPER = "FusionKeeper"

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import ray
@@ -45,6 +46,8 @@ from noodle_ray.placement.prices import compute
 from noodle_ray.resources import NodeResources, to_units
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
+from noodle_ray.store.health import StoreHealth
+from noodle_ray.store.until_available import until_available
 
 log = structlog.get_logger()
 
@@ -53,6 +56,9 @@ WATCH_INTERVAL_S = 0.5
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread of this process may keep the others from Python: answers must not wait for prices or writes."""
+
+STORE_INTERVAL_S = 2.0
+"""How often the store is asked whether it is there, also while nothing is to be kept."""
 
 COMPARE_INTERVAL_S = 10.0
 """How often the ledger is compared with Ray's groups, and the autoscaler's configuration is read."""
@@ -73,7 +79,8 @@ class NodeManager:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._settings = settings
         self._core = Manager(settings)
-        self._database = await asyncio.to_thread(Database.open, settings.database)
+        opening = partial(asyncio.to_thread, Database.open, settings.database, NODE_MANAGER)
+        self._database = await until_available(opening)
         self._journal = Journal(self._database)
         self._view = RayView()
         self._groups = Groups(self._view)
@@ -94,11 +101,12 @@ class NodeManager:
         kernels.warm_in_background()
         await self._recover()
         self._spawn(self._watch_for_ever())
+        self._spawn(self._watch_store())
 
     async def _recover(self) -> None:
         rows, nodes, groups, asked = await asyncio.gather(
-            asyncio.to_thread(self._database.load, "allocations"),
-            asyncio.to_thread(self._database.load, "nodes"),
+            until_available(partial(asyncio.to_thread, self._database.load, "allocations")),
+            until_available(partial(asyncio.to_thread, self._database.load, "nodes")),
             asyncio.to_thread(ray_state.groups),
             asyncio.to_thread(autoscaler.has_asked),
         )
@@ -246,6 +254,10 @@ class NodeManager:
     async def figures(self) -> dict[str, float]:
         """What is worth watching of queue, ledger and decisions, as plain numbers."""
         return {**self._core.figures(time.time()), **self._metrics.decision_ms()}
+
+    async def store_health(self) -> StoreHealth:
+        """Whether the store answers, as of the last seconds."""
+        return self._database.health()
 
     async def report(self, node_id: str, metrics: ResourceMetrics, address: str, port: int) -> None:
         """A NodeAgent's report, and where it answers probes."""
@@ -416,7 +428,13 @@ class NodeManager:
             await self._compare()
         self._tick()
         await self._price()
-        self._metrics.export(self._core.figures(time.time()))
+        away_s = self._database.health().away_s or 0.0
+        self._metrics.export({**self._core.figures(time.time()), "store_away_seconds": away_s})
+
+    async def _watch_store(self) -> None:
+        while True:
+            await asyncio.sleep(STORE_INTERVAL_S)
+            await asyncio.to_thread(self._database.check)
 
     def _follow_nodes(self, live: Mapping[str, ray_state.RayNode]) -> None:
         now = time.time()

@@ -30,6 +30,7 @@ from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.explanation import Explanation
 from noodle_ray.services.directory import Registration, Service
+from noodle_ray.store.health import StoreHealth
 
 RESTART_TIMEOUT_S = 60.0
 RESTART_WAIT_S = 0.2
@@ -95,6 +96,10 @@ class ActorNodes:
     async def update(self, node_id: str, name: str | None, labels: Mapping[str, str] | None) -> Node:
         node: Node = await self._manager.ask_again("update_node", node_id, name, labels)
         return node
+
+    async def store_health(self) -> StoreHealth:
+        health: StoreHealth = await self._manager.ask("store_health")
+        return health
 
     async def drain(self, node_id: str, deadline_s: float) -> Node:
         node: Node = await self._manager.ask_again("drain", node_id, deadline_s)

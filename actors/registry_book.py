@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
-import structlog
-
-from noodle_ray.errors import CorruptData, InvalidInput, Unavailable
+from noodle_ray.errors import CorruptData, InvalidInput
 from noodle_ray.modules.load import KeptState
 from noodle_ray.modules.registry import STATES, Event, Recovered, Registry
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
-
-log = structlog.get_logger()
-
-RETRY_S = 1.0
+from noodle_ray.store.until_available import until_available
 
 
 class RegistryBook:
@@ -43,7 +39,11 @@ class RegistryBook:
             raise CorruptData(f"the kept row {name!r} of {STATES} cannot be read: {error}") from error
 
     async def keep(self, event: Event) -> None:
-        """Decides, writes, and only then changes what is known; one at a time, in that order."""
+        """Decides, writes, and only then changes what is known; one at a time, in that order.
+
+        Where no answer comes it may be written all the same: the next write of the same keys puts that right, and so
+        does whoever asks again, for a change made twice is as one.
+        """
         async with self._writing:
             changes = self.core.decide(event)
             if changes:
@@ -52,9 +52,4 @@ class RegistryBook:
 
     async def keep_for_sure(self, event: Event) -> None:
         """The same for what has happened already: tried again until the store takes it."""
-        while True:
-            try:
-                return await self.keep(event)
-            except Unavailable as error:
-                log.warning("store_away", error=str(error))
-                await asyncio.sleep(RETRY_S)
+        await until_available(partial(self.keep, event))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
-import structlog
-
+from noodle_ray.actors.journal import Journal
 from noodle_ray.actors.names import SERVICE_DIRECTORY
-from noodle_ray.errors import Unavailable
 from noodle_ray.logs import configure_logs
 from noodle_ray.services.directory import (
     TABLE,
@@ -24,8 +23,7 @@ from noodle_ray.services.directory import (
 )
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
-
-log = structlog.get_logger()
+from noodle_ray.store.until_available import until_available
 
 EXPIRY_INTERVAL_S = 1.0
 
@@ -36,26 +34,29 @@ class ServiceDirectory:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         configure_logs(settings.log_level)
         self._core = Directory()
-        self._writing = asyncio.Lock()
-        self._database = await asyncio.to_thread(Database.open, settings.database)
-        rows = await asyncio.to_thread(self._database.load, TABLE)
-        await self._handle(Recovered(rows, at=time.time()))
+        opening = partial(asyncio.to_thread, Database.open, settings.database, SERVICE_DIRECTORY)
+        database = await until_available(opening)
+        self._journal = Journal(database)
+        rows = await until_available(partial(asyncio.to_thread, database.load, TABLE))
+        self._decide(Recovered(rows, at=time.time()))
         self._expiry = asyncio.get_running_loop().create_task(self._expire_for_ever())
 
-    async def _handle(self, event: Event) -> None:
+    def _decide(self, event: Event) -> bool:
+        """Whether there is anything to keep: it is written in the order of the decisions, also after an outage."""
         changes = self._core.handle(event)
-        if changes:
-            async with self._writing:  # in the order in which the core decided
-                await asyncio.to_thread(self._database.apply, changes)
+        for change in changes:
+            self._journal.add(change)
+        return bool(changes)
+
+    async def _handle(self, event: Event) -> None:
+        """Returns when it is kept: waits for a store that is away."""
+        if self._decide(event):
+            await self._journal.kept()
 
     async def _expire_for_ever(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL_S)
-            try:
-                await self._handle(Tick(at=time.time()))
-            except Unavailable as error:
-                # An entry that could not be deleted expires again after the next start.
-                log.warning("expiry_not_kept", error=str(error))
+            self._decide(Tick(at=time.time()))
 
     async def services(self, capability: str | None = None) -> list[Service]:
         return self._core.find(capability) if capability else self._core.services()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-import structlog
 from ray import serve
 
-from noodle_ray.errors import Unavailable
 from noodle_ray.fusion.catalogue import Catalogue
 from noodle_ray.fusion.index_messages import HeadInfo, IndexInfo, OpenedSession
 from noodle_ray.fusion.reading import Reading
@@ -23,16 +21,11 @@ from noodle_ray.fusion_models.kept_sessions import KeptSessions
 from noodle_ray.logs import configure_logs
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
-
-T = TypeVar("T")
-log = structlog.get_logger("noodle.fusion")
+from noodle_ray.store.until_available import until_available
 
 KEEPER = "FusionKeeper"
 CPUS = 0.1
 ONGOING = 1000
-STORE_AGAIN_S = 1.0
-POOL = 2
-"""Connections to the database, of the twenty that all of us may have."""
 
 
 class FusionKeeper:
@@ -40,12 +33,12 @@ class FusionKeeper:
 
     async def __init__(self, settings: Settings, catalogue: Callable[[], Catalogue] | None = None) -> None:  # type: ignore[misc]
         configure_logs(settings.log_level)
-        database = await _until_available(lambda: asyncio.to_thread(Database.open, settings.database, POOL))
+        database = await until_available(partial(asyncio.to_thread, Database.open, settings.database, "fusion-keeper"))
         self._sessions = KeptSessions(settings, database)
         self._indexes = KeptIndexes(settings, catalogue() if catalogue is not None else None)
         self._heads = KeptHeads(settings)
         self._readings = ReadingCache(settings.fusion_cache_bytes)
-        await _until_available(self._sessions.recover)
+        await until_available(self._sessions.recover)
 
     # -- sessions
 
@@ -115,15 +108,6 @@ class FusionKeeper:
 
     async def head_since(self, name: str, version: str) -> SentHead | None:
         return await asyncio.to_thread(self._heads.since, name, version)
-
-
-async def _until_available(work: Callable[[], Awaitable[T]]) -> T:
-    while True:
-        try:
-            return await work()
-        except Unavailable as error:
-            log.warning("store away", error=error.message)
-            await asyncio.sleep(STORE_AGAIN_S)
 
 
 def keeper_deployment(settings: Settings, catalogue: Callable[[], Catalogue] | None) -> serve.Application:

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from noodle_ray.errors import NotFound, Unavailable
+from noodle_ray.errors import NotFound
 from noodle_ray.fusion.index_messages import OpenedSession
 from noodle_ray.fusion.remembered import Remembered, Turn
 from noodle_ray.fusion.session_book import SESSIONS, SessionBook, SessionLimits
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Change, Delete
 from noodle_ray.store.database import Database
+from noodle_ray.store.until_available import until_available
 
 log = structlog.get_logger("noodle.fusion")
 
-AGAIN_S = 1.0
 EXPIRY_S = 30.0
 
 
@@ -94,12 +94,7 @@ class KeptSessions:
         while True:
             await self._written.wait()
             self._written.clear()
-            try:
-                await self._write()
-            except Unavailable as error:
-                log.warning("store away", error=error.message)
-                self._written.set()
-                await asyncio.sleep(AGAIN_S)
+            await until_available(self._write)
 
     async def _expire_on(self) -> None:
         while True:

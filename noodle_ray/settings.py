@@ -76,7 +76,7 @@ class Settings(Model):
     fusion_max_decoding_bytes: limits.DecodingBytes = limits.DEFAULT.decoding_bytes
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".noodle-ray")
     cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "noodle-ray")
-    database_url: str = ""
+    database_url: Annotated[str, Field(repr=False)] = ""
     artefacts_url: str = ""
     pack: Annotated[str, Field(min_length=1)] = "base"
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20

@@ -30,6 +30,7 @@ from noodle_ray.placement.explanation import Explanation
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 from noodle_ray.services.directory import Registration, Service
+from noodle_ray.store.health import StoreHealth
 
 T = TypeVar("T")
 
@@ -103,6 +104,10 @@ class AsyncCluster:
     async def events(self, since: int = 0, wait_s: float = 0.0) -> list[ClusterEvent]:
         """What happened after the event of that number; where nothing has, waits up to `wait_s` seconds for it."""
         return await self._nodes.events(since, wait_s)
+
+    async def store_health(self) -> StoreHealth:
+        """Whether the store answers; while it does not, what changes is decided and waits to be kept."""
+        return await self._nodes.store_health()
 
     async def resources(self) -> dict[str, Any]:
         """Totals of the fleet: what there is, what is held, what others use, and the allocation efficiency."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noodle_ray.entry.cluster_file import ClusterFile, ensure_token
-from noodle_ray.entry.launch import install, refuse_if_running
+from noodle_ray.entry.launch import install, refuse_if_running, try_store
 from noodle_ray.entry.local_nodes import Progress
 from noodle_ray.settings import Settings
 
@@ -12,6 +12,7 @@ def attach(settings: Settings, address: str, gateway_host: str, gateway_port: in
     """Installs onto a Ray that already runs, or again; LEFT_TO_RAY says what stays as that Ray was started."""
     refuse_if_running(settings, attached_too=False)
     ensure_token(settings.state_dir)
+    try_store(settings)
     cluster = ClusterFile(address=address, dashboard_url="", gateway_url="", attached=True)
     return install(settings, cluster, gateway_host, gateway_port, progress)
 

@@ -28,6 +28,7 @@ from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 from noodle_ray.services.directory import Registration, Service
 from noodle_ray.settings import Settings, read_settings
+from noodle_ray.store.health import StoreHealth
 
 T = TypeVar("T")
 
@@ -111,6 +112,10 @@ class Cluster:
     def events(self, since: int = 0, wait_s: float = 0.0) -> list[ClusterEvent]:
         """What happened after the event of that number; where nothing has, waits up to `wait_s` seconds for it."""
         return self._loop.run(self.aio.events(since, wait_s))
+
+    def store_health(self) -> StoreHealth:
+        """Whether the store answers; while it does not, what changes is decided and waits to be kept."""
+        return self._loop.run(self.aio.store_health())
 
     def resources(self) -> dict[str, Any]:
         """Totals of the fleet: what there is, what is held, what others use, and the allocation efficiency."""

@@ -95,6 +95,7 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
     """The Ray part of it: head and workers, and this process's environment set as theirs."""
     refuse_if_running(settings)
     environment = ray_process.ray_environment(settings, ensure_token(settings.state_dir))
+    try_store(settings)
     port = _choose_port(options.port, 6379)
     dashboard_port = _choose_port(options.dashboard_port, 8265, "127.0.0.1")
     if options.gateway_port:
@@ -133,6 +134,16 @@ def refuse_if_running(settings: Settings, attached_too: bool = True) -> None:
         return
     if (cluster.attached and attached_too) or cluster.is_running():
         raise Conflict(f"a cluster of {settings.state_dir} is running at {cluster.address}; `noodle down` ends it")
+
+
+def try_store(settings: Settings) -> None:
+    """Whoever starts a cluster hears at once why its store cannot be had, and not later that an actor does not answer.
+
+    Raises InvalidSettings, Conflict, CorruptData, Unavailable.
+    """
+    from noodle_ray.store.database import Database
+
+    Database.open(settings.database).close()
 
 
 def _choose_port(asked: int, usual: int, host: str = "") -> int:

@@ -53,6 +53,11 @@ RAY_SETTINGS = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # else handles break outside asyncio
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # A gateway's host that is gone is left out after a second; requests that cannot be sent there go to another.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "500ms",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # Serve looks after its replicas four times a second instead of ten
 }
 """Ray's own settings, the same on every machine of a cluster of ours; cluster.yaml repeats them."""

@@ -17,6 +17,7 @@ from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.explanation import Explanation
 from noodle_ray.services.directory import Registration, Service
+from noodle_ray.store.health import StoreHealth
 
 
 class Nodes(Protocol):
@@ -34,6 +35,10 @@ class Nodes(Protocol):
 
     async def drain(self, node_id: str, deadline_s: float) -> Node:
         """Moves what is movable away, and ends what is left after `deadline_s` seconds."""
+        ...
+
+    async def store_health(self) -> StoreHealth:
+        """Whether the store answers, in which the node manager keeps what it decides."""
         ...
 
     async def metrics(self, node_id: str) -> Sequence[ResourceMetrics]:

@@ -2,116 +2,114 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Iterable, Mapping
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
-from sqlalchemy import (
-    JSON,
-    Column,
-    Connection,
-    DateTime,
-    Engine,
-    Insert,
-    MetaData,
-    String,
-    Table,
-    bindparam,
-    create_engine,
-    event,
-    func,
-    make_url,
-    select,
-)
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from sqlalchemy.schema import CreateTable
+import structlog
+from sqlalchemy import Connection, Engine, Table, bindparam, select
+from sqlalchemy.exc import DBAPIError
 
-from noodle_ray.errors import Fault, InvalidSettings, NotFound, Unavailable
+from noodle_ray.errors import Unavailable
 from noodle_ray.store.changes import Change, Document, Put
+from noodle_ray.store.connecting import Opener, engine_for, wrong_url
+from noodle_ray.store.failures import first_line, translated
+from noodle_ray.store.health import StoreHealth
+from noodle_ray.store.schema import bring_up_to_date
+from noodle_ray.store.tables import check_key, table, upsert
 
-OPEN_TIMEOUT_S, OPEN_AGAIN_S = 10.0, 0.05
-"""SQLite does not wait by itself for whoever switches a new file to write-ahead logging."""
-
-TABLES = ("allocations", "nodes", "modules", "loads", "states", "services", "sessions")
-
-_metadata = MetaData()
-_tables = {
-    name: Table(
-        name,
-        _metadata,
-        Column("key", String(300), primary_key=True),
-        Column("document", JSON, nullable=False),
-        Column("updated_at", DateTime(timezone=True), server_default=func.now(), onupdate=func.now()),
-    )
-    for name in TABLES
-}
+log = structlog.get_logger()
 
 
 class Database:
-    """An open database. Every actor that keeps records opens its own, with a small pool (at most 20 in all).
+    """An open database. Every process that keeps records opens its own, with as many connections as POOLS gives it.
 
-    Methods block; call them from a thread where an event loop runs. Raise Unavailable while the database is away.
+    Methods block; call them from a thread where an event loop runs. While the database is away they raise Unavailable,
+    within seconds; the next call tries it anew. They may then be called again with the same: twice is as once.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine, self._clock = engine, clock
+        self._away: tuple[float, str] | None = None
+        """Since when, by the clock, and what was said last."""
 
     @classmethod
-    def open(cls, url: str, pool_size: int = 4) -> Database:
-        """Connects, and creates missing tables. Raises InvalidSettings where the URL is no database's."""
+    def open(cls, url: str, opener: Opener = "command") -> Database:
+        """Connects, and brings the tables up to date; `opener` is who opens it, which says how many connections it has.
+
+        Raises InvalidSettings where the URL is none of ours, Conflict where a newer noodle-ray wrote the database,
+        CorruptData where it is an SQLite file that is none, Unavailable.
+        """
+        engine = engine_for(url, opener)
         try:
-            parsed = make_url(url)
-            if parsed.get_backend_name() == "sqlite":
-                engine = _open_sqlite(parsed.render_as_string(hide_password=False), parsed.database)
-            else:
-                engine = create_engine(parsed, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
-        except (SQLAlchemyError, ImportError) as error:
-            raise InvalidSettings([Fault("NOODLE_DATABASE_URL", f"cannot be opened: {error}")]) from None
-        _create_missing_in_time(engine)
+            with translated():
+                bring_up_to_date(engine)
+        except BaseException as error:
+            engine.dispose()
+            if isinstance(error, DBAPIError):  # it answers, and refuses: an option, a right that is missing
+                raise wrong_url(first_line(error)) from error
+            raise
         return cls(engine)
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Makes all the changes, in order, in one transaction: all of them or none."""
-        try:
-            with self._engine.begin() as connection:
-                for name, keyed in _last_by_table(changes).items():
-                    _write(connection, _table(name), keyed)
-        except OperationalError as error:
-            raise Unavailable(f"the database does not answer: {error.orig}") from error
+        """Makes all the changes, in order, in one transaction: all of them or none.
+
+        Raises InvalidInput where a key or a document cannot be kept, NotFound for an unknown table.
+        """
+        with self._asked(), self._engine.begin() as connection:
+            for name, keyed in _last_by_table(changes).items():
+                _write(connection, table(name), keyed)
 
     def load(self, name: str) -> dict[str, Document]:
         """Every record of a table, by key, in the order of their keys."""
-        table = _table(name)
-        try:
-            with self._engine.connect() as connection:
-                rows = connection.execute(select(table.c.key, table.c.document).order_by(table.c.key))
-                return {row.key: row.document for row in rows}
-        except OperationalError as error:
-            raise Unavailable(f"the database does not answer: {error.orig}") from error
+        found = table(name)
+        with self._asked(), self._engine.connect() as connection:
+            rows = connection.execute(select(found.c.key, found.c.document).order_by(found.c.key))
+            return {row.key: row.document for row in rows}
 
     def find(self, name: str, key: str) -> Document | None:
-        """One record of a table."""
-        table = _table(name)
+        """One record of a table. Raises InvalidInput for what can be no key."""
+        found, key = table(name), check_key(key)
+        with self._asked(), self._engine.connect() as connection:
+            row = connection.execute(select(found.c.document).where(found.c.key == key)).first()
+            return None if row is None else row.document
+
+    def check(self) -> StoreHealth:
+        """Asks whether it is there, and says so: does not raise Unavailable."""
         try:
-            with self._engine.connect() as connection:
-                row = connection.execute(select(table.c.document).where(table.c.key == key)).first()
-                return None if row is None else row.document
-        except OperationalError as error:
-            raise Unavailable(f"the database does not answer: {error.orig}") from error
+            with self._asked(), self._engine.connect() as connection:
+                connection.execute(select(1))
+        except Unavailable:
+            pass
+        return self.health()
+
+    def health(self) -> StoreHealth:
+        """What the last call met; asks nothing, and does not block."""
+        away = self._away
+        return StoreHealth() if away is None else StoreHealth(max(self._clock() - away[0], 0.0), away[1])
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Notes whether it answers."""
+        try:
+            with translated():
+                yield
+        except Unavailable as error:
+            self._away = (self._clock() if self._away is None else self._away[0], error.message)
+            raise
+        if self._away is not None:
+            log.info("store_back", away_s=round(self._clock() - self._away[0], 3))
+            self._away = None
 
 
 def _last_by_table(changes: Iterable[Change]) -> dict[str, dict[str, Change]]:
     """For each table the last change of each key: what came before it in the same transaction nobody ever sees."""
     found: dict[str, dict[str, Change]] = {}
     for change in changes:
-        found.setdefault(change.table, {})[change.key] = change
+        found.setdefault(change.table, {})[check_key(change.key)] = change
     return found
 
 
@@ -120,56 +118,6 @@ def _write(connection: Connection, table: Table, changes: Mapping[str, Change]) 
     rows = [{"key": c.key, "document": dict(c.document)} for c in changes.values() if isinstance(c, Put)]
     gone = [{"gone": key} for key, change in changes.items() if not isinstance(change, Put)]
     if rows:
-        connection.execute(_upsert(connection.dialect.name, table.name), rows)
+        connection.execute(upsert(connection.dialect.name, table.name), rows)
     if gone:
         connection.execute(table.delete().where(table.c.key == bindparam("gone")), gone)
-
-
-@cache
-def _upsert(dialect: str, name: str) -> Insert:
-    """Inserts a row, or replaces what is under its key: both databases have it, in one statement."""
-    insert = (postgresql if dialect == "postgresql" else sqlite).insert(_table(name))
-    upsert: Insert = insert.on_conflict_do_update(
-        index_elements=["key"], set_={"document": insert.excluded.document, "updated_at": func.now()}
-    )
-    return upsert
-
-
-def _create_missing_in_time(engine: Engine) -> None:
-    """Creates missing tables; a new SQLite file that others are opening too is locked now and then, at once."""
-    end = time.monotonic() + OPEN_TIMEOUT_S
-    while True:
-        try:
-            return _create_missing(engine)
-        except (OperationalError, sqlite3.OperationalError) as error:
-            if "locked" not in str(error) or time.monotonic() > end:
-                raise Unavailable(f"the database does not answer: {getattr(error, 'orig', error)}") from error
-        time.sleep(OPEN_AGAIN_S)
-
-
-def _create_missing(engine: Engine) -> None:
-    # Several actors open a new database at the same moment: each must take the others' tables for its own.
-    with engine.begin() as connection:
-        for table in _metadata.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-
-
-def _table(name: str) -> Table:
-    if name not in _tables:
-        raise NotFound("table", name, TABLES)
-    return _tables[name]
-
-
-def _open_sqlite(url: str, path: str | None) -> Engine:
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url)
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _: object) -> None:
-        # WAL lets the actors' processes read while one writes; a killed process loses nothing that was committed.
-        # First of all to wait for the others: switching to WAL needs the file to itself for a moment.
-        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=NORMAL"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    return engine

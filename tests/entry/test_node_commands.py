@@ -23,6 +23,7 @@ from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.placement.allocation import Allocation, Bundle, Spare
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.store.health import StoreHealth
 
 DEMAND = Demand(cpus=1)
 
@@ -52,6 +53,7 @@ class FakeCluster:
         self.script: list[Callable[[], None]] = []
         self.log = EventLog()
         self.drained: list[tuple[str, float]] = []
+        self.store = StoreHealth()
 
     def __enter__(self) -> "FakeCluster":
         return self
@@ -71,6 +73,9 @@ class FakeCluster:
 
     def allocations(self) -> list[Allocation]:
         return self.held
+
+    def store_health(self) -> StoreHealth:
+        return self.store
 
     def resources(self) -> dict[str, Any]:
         return {"allocation_ratio": 0.0}
@@ -214,10 +219,19 @@ def test_status_says_what_is_wrong_with_a_node(cluster: FakeCluster, drawn: Call
     assert "b is draining, cordoned: why draining" in shown
 
 
-def test_status_says_nothing_of_nodes_that_are_well(cluster: FakeCluster, drawn: Callable[[], str]) -> None:
+def test_status_says_nothing_of_nodes_and_a_store_that_are_well(cluster: FakeCluster, drawn: Callable[[], str]) -> None:
     cluster.set("a", history=changes("suspect", "alive"))
     call("status")
-    assert "why" not in drawn()
+    shown = drawn()
+    assert "why" not in shown and "store" not in shown
+
+
+def test_status_says_that_the_store_is_away(cluster: FakeCluster, drawn: Callable[[], str]) -> None:
+    cluster.store = StoreHealth(12.3, "it does not answer")
+    assert call("status").exit_code == 0
+    assert "The store has been away for 12 s: what changes waits for it. it does not answer" in drawn()
+    told = json.loads(call("status", "--json").output)
+    assert told["store"] == {"away_s": 12.3, "error": "it does not answer"}
 
 
 def test_a_node_in_full(cluster: FakeCluster, drawn: Callable[[], str]) -> None:

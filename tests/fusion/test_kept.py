@@ -37,6 +37,7 @@ from noodle_ray.fusion_models.kept_heads import KeptHeads
 from noodle_ray.fusion_models.kept_indexes import KeptIndexes
 from noodle_ray.fusion_models.kept_sessions import KeptSessions
 from noodle_ray.settings import Settings
+from noodle_ray.store.backoff import Backoff
 from noodle_ray.store.database import Database
 from noodle_ray.store.files import Folder
 
@@ -323,7 +324,7 @@ class TestSessions:
     async def test_turns_wait_for_a_store_that_is_away(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("noodle_ray.fusion_models.kept_sessions.AGAIN_S", 0.01)
+        monkeypatch.setattr("noodle_ray.store.until_available.BACKOFF", Backoff(0.01, 0.01))
         database = Database.open(settings.database)
         sessions = KeptSessions(settings, database)
         await sessions.recover()

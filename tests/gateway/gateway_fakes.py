@@ -22,6 +22,7 @@ from noodle_ray.placement.explanation import Candidate, Explanation
 from noodle_ray.placement.refusal import Refusal
 from noodle_ray.resources import NodeResources
 from noodle_ray.services.directory import Directory, Register, Renew, Service, Unregister
+from noodle_ray.store.health import StoreHealth
 
 TOKEN = "a-token-of-the-tests"
 MAX_BODY = 100_000
@@ -78,6 +79,7 @@ def a_result() -> FusionResult:
 
 @dataclass
 class FakeNodes(Fake):
+    store: StoreHealth = field(default_factory=StoreHealth)
     known: dict[str, Node] = field(default_factory=lambda: {name: a_node(name) for name in ("node-a", "node-b")})
     log: EventLog = field(default_factory=EventLog)
     waiting: int = 0
@@ -91,6 +93,10 @@ class FakeNodes(Fake):
         if node_id not in self.known:
             raise NotFound("node", node_id)
         return self.known[node_id]
+
+    async def store_health(self) -> StoreHealth:
+        await self._called("store_health")
+        return self.store
 
     async def cordon(self, node_id: str, cordoned: bool) -> Node:
         node = await self.node(node_id)

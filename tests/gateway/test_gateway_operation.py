@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from noodle_ray.errors import Unavailable
 from noodle_ray.gateway import health, metrics
 from noodle_ray.gateway.health import HealthCheck
+from noodle_ray.store.health import StoreHealth
 
 
 class TestHealth:
@@ -36,15 +37,22 @@ class TestHealth:
         fakes.nodes.hangs = True
         assert (await stranger.get("/healthz")).json() == {"status": "degraded"}
 
+    async def test_says_that_the_store_is_away_and_nothing_more_of_it(
+        self, stranger: httpx.AsyncClient, fakes: FakePorts
+    ) -> None:
+        fakes.nodes.store = StoreHealth(12.0, "the database does not answer: connection to 10.0.0.1 refused")
+        answer = await stranger.get("/healthz")
+        assert (answer.status_code, answer.json()) == (503, {"status": "degraded", "away": ["store"]})
+
     async def test_does_not_ask_the_cluster_each_time(self, fakes: FakePorts) -> None:
         now = [100.0]
         check = HealthCheck(fakes.ports(), clock=lambda: now[0])
-        assert await check.is_ok() and await check.is_ok()
-        assert len(fakes.nodes.calls) == 1
+        assert [(await check.health()).status for _ in range(2)] == ["ok", "ok"]
+        assert len(fakes.modules.calls) == 1
         fakes.fail(Unavailable("gone"))
         now[0] += 1.0
-        assert not await check.is_ok()
-        assert len(fakes.nodes.calls) == 2
+        assert (await check.health()).status == "degraded"
+        assert len(fakes.modules.calls) == 2
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -11,11 +12,13 @@ import typer
 from noodle_ray.entry.cli import nodes as nodes_commands
 from noodle_ray.entry.cli.nodes import NodeName, find_node, reason_of, state_of
 from noodle_ray.entry.cli.output import AsJson, console, print_json, print_table, say
+from noodle_ray.entry.cli.wording import age
 from noodle_ray.errors import InvalidInput
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.resources import NodeResources, format_bytes, from_units
 from noodle_ray.settings import read_settings
+from noodle_ray.store.health import StoreHealth
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: the usual port where it is free, else any.")]
 
@@ -111,9 +114,11 @@ def status(json: AsJson = False) -> None:
 
     with connect() as cluster:
         nodes, totals, allocations = cluster.nodes(), cluster.resources(), cluster.allocations()
+        store = cluster.store_health()
     if json:
-        print_json({"nodes": nodes, "resources": totals, "allocations": allocations})
+        print_json({"nodes": nodes, "resources": totals, "allocations": allocations, "store": asdict(store)})
         return
+    print_store(store)
     print_nodes(nodes)
     print_totals(totals)
     print_allocations(allocations)
@@ -125,6 +130,13 @@ def environment() -> None:
 
     for name, value in launch.host_environment(read_settings()).items():
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+
+
+def print_store(store: StoreHealth) -> None:
+    """Nothing while it answers."""
+    if store.away_s is not None:
+        text = f"The store has been away for {age(store.away_s)}: what changes waits for it. {store.error}"
+        console.print(text, highlight=False, markup=False)
 
 
 def print_nodes(nodes: list[Node]) -> None:
