@@ -188,6 +188,14 @@ MANAGER_FIGURES = (
         unit="s",
     ),
     _of_manager(
+        "store_away_seconds",
+        "gauge",
+        "Fleet",
+        "Store away",
+        "How long the store has not answered; 0 while it does.",
+        unit="s",
+    ),
+    _of_manager(
         "decision_ms_p50",
         "gauge",
         "Placement",

@@ -18,7 +18,8 @@ from noodle_ray.modules.archive import write_entries
 from noodle_ray.modules.artefact import Artefact, read_artefact
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Put
-from noodle_ray.store.database import TABLES, Database
+from noodle_ray.store.database import Database
+from noodle_ray.store.tables import TABLES
 
 NOW = 1_700_000_000.0
 Tables = Mapping[str, Mapping[str, Any]]

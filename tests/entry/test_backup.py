@@ -23,7 +23,8 @@ from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
 from noodle_ray.entry.teaching import heads_directory
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, NotFound, Unavailable
 from noodle_ray.store.changes import Put
-from noodle_ray.store.database import TABLES, Database
+from noodle_ray.store.database import Database
+from noodle_ray.store.tables import TABLES
 
 TOKEN = "the-token-of-this-cluster"
 LASTING = {

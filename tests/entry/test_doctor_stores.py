@@ -1,37 +1,26 @@
 """noodle doctor's checks of the stores: real SQLite files, a real Redis and a real PostgreSQL where installed."""
 
-import os
-import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 import redis
 
+from noodle_ray.entry.bench import postgres_server as postgres_servers
+from noodle_ray.entry.bench import redis_server as redis_servers
+from noodle_ray.entry.bench.postgres_server import PostgresServer
+from noodle_ray.entry.bench.redis_server import RedisServer
 from noodle_ray.entry.doctor.database import check_database
 from noodle_ray.entry.doctor.finding import Finding
 from noodle_ray.entry.doctor.redis_server import Place, check_redis, judge_redis
+from noodle_ray.entry.ray_process import quiet_port
 from noodle_ray.store.changes import Put
 from noodle_ray.store.database import Database
+from noodle_ray.store.schema import VERSION
 
 PASSWORD = "secret-of-the-tests"
-POSTGRES = next((str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), "")
-WAIT_S = 60.0
-
-
-def a_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class TestSqlite:
@@ -104,126 +93,76 @@ class TestOtherDatabases:
         assert check_database(url).state == "fail"
 
     def test_one_that_is_away_and_its_password(self) -> None:
-        found = check_database(f"postgresql://me:{PASSWORD}@127.0.0.1:{a_free_port()}/noodle")
+        found = check_database(f"postgresql://me:{PASSWORD}@127.0.0.1:{quiet_port()}/noodle")
         assert found.state == "fail" and "does not answer" in found.found
         assert PASSWORD not in found.model_dump_json()
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A server of its own, by URL. It runs as another user where this is root, which PostgreSQL does not run as."""
-    if not POSTGRES:
-        pytest.skip("PostgreSQL is not installed")
-    user = "postgres" if os.geteuid() == 0 else None
-    port = a_free_port()
-    with tempfile.TemporaryDirectory(prefix="noodle-postgres-") as folder:  # the user may not look into pytest's own
-        if user is not None:
-            shutil.chown(folder, user)
-        words = Path(folder) / "password"
-        words.write_text(PASSWORD)
-        words.chmod(0o644)
-        make = [f"{POSTGRES}/initdb", "-D", f"{folder}/data", "-U", "noodle", "-A", "scram-sha-256"]
-        make += [f"--pwfile={words}", "--no-sync"]
-        subprocess.run(make, check=True, capture_output=True, cwd=folder, user=user)
-        run = [f"{POSTGRES}/postgres", "-D", f"{folder}/data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
-        with running(run, signal.SIGINT, user=user, cwd=folder):
-            _until_postgres_answers(port)
-            yield f"postgresql://noodle:{PASSWORD}@127.0.0.1:{port}/postgres"
-
-
-@contextmanager
-def running(command: list[str], ended_by: signal.Signals, **options: Any) -> Iterator[None]:
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
-    try:
-        yield
-    finally:
-        server.send_signal(ended_by)
-        try:
-            server.wait(timeout=WAIT_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _until_postgres_answers(port: int) -> None:
-    end = time.monotonic() + WAIT_S
-    while True:
-        try:
-            psycopg.connect(f"host=127.0.0.1 port={port} user=noodle password={PASSWORD} dbname=postgres").close()
-            return
-        except psycopg.OperationalError:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+def postgres() -> Iterator[PostgresServer]:
+    if reason := postgres_servers.why_not():
+        pytest.skip(reason)
+    with postgres_servers.postgres_server() as server:
+        yield server
 
 
 class TestPostgres:
-    def test_answers(self, postgres: str) -> None:
-        found = check_database(postgres)
+    def test_answers(self, postgres: PostgresServer) -> None:
+        found = check_database(postgres.url)
         assert found.state == "ok" and "PostgreSQL" in found.found
-        assert PASSWORD not in found.model_dump_json() and "***" in found.found
+        assert postgres.password not in found.model_dump_json() and "***" in found.found
 
-    def test_refuses_a_wrong_password(self, postgres: str) -> None:
-        found = check_database(postgres.replace(PASSWORD, "wrong-" + PASSWORD))
+    def test_has_the_layout_that_is_known_here(self, postgres: PostgresServer) -> None:
+        url = postgres.create_database("laid_out")
+        assert f"from before versions to {VERSION}" in check_database(url, VERSION).found
+        Database.open(url).close()
+        assert check_database(url, VERSION).found.endswith(f", layout {VERSION}")
+        assert check_database(url, "0001").state == "fail"
+
+    def test_refuses_a_wrong_password(self, postgres: PostgresServer) -> None:
+        found = check_database(postgres.url.replace(postgres.password, "wrong-" + PASSWORD))
         assert found.state == "fail" and "password authentication failed" in found.found
         assert PASSWORD not in found.model_dump_json()
 
-    def test_a_database_that_is_not_there(self, postgres: str) -> None:
-        assert 'database "nobody" does not exist' in check_database(postgres.replace("/postgres", "/nobody")).found
+    def test_a_database_that_is_not_there(self, postgres: PostgresServer) -> None:
+        assert 'database "nobody" does not exist' in check_database(postgres.url_of("nobody")).found
 
 
-@pytest.fixture(scope="module")
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("Redis is not installed")
-    folder, port = tmp_path_factory.mktemp("redis"), a_free_port()
-    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "requirepass": PASSWORD, "appendonly": "yes"}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    # It refuses to end while it writes its first append-only file, and has nothing that anybody will miss.
-    with running(["redis-server", *words, "--save", ""], signal.SIGKILL):
-        _until_redis_answers(port)
-        yield port
-
-
-def _until_redis_answers(port: int) -> None:
-    end = time.monotonic() + WAIT_S
-    while True:
-        try:
-            with closing(redis.Redis(port=port, password=PASSWORD)) as client:
-                client.ping()
-                return
-        except redis.ConnectionError:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    if reason := redis_servers.why_not():
+        pytest.skip(reason)
+    with redis_servers.redis_server(tmp_path) as server:
+        yield server
 
 
 class TestRedis:
-    def environment(self, port: int, password: str = PASSWORD) -> dict[str, str]:
-        return {"RAY_REDIS_ADDRESS": f"127.0.0.1:{port}", "RAY_REDIS_PASSWORD": password}
+    def environment(self, server: RedisServer, password: str = "") -> dict[str, str]:
+        return {"RAY_REDIS_ADDRESS": server.address, "RAY_REDIS_PASSWORD": password or server.password}
 
     def test_is_not_asked_for_where_it_is_not_used(self) -> None:
         assert check_redis({}).state == "skipped"
 
-    def test_answers_and_keeps(self, redis_port: int) -> None:
-        found = check_redis(self.environment(redis_port))
+    def test_answers_and_keeps(self, redis_server: RedisServer) -> None:
+        found = check_redis(self.environment(redis_server))
         assert found.state == "ok" and "appendonly is on" in found.found
 
-    def test_refuses_a_wrong_password(self, redis_port: int) -> None:
-        found = check_redis(self.environment(redis_port, "wrong-" + PASSWORD))
+    def test_refuses_a_wrong_password(self, redis_server: RedisServer) -> None:
+        found = check_redis(self.environment(redis_server, "wrong-" + PASSWORD))
         assert found.state == "fail" and PASSWORD not in found.model_dump_json()
 
     @pytest.mark.parametrize(
         ("name", "value", "back", "state"),
         [("appendonly", "no", "yes", "warn"), ("maxmemory-policy", "allkeys-lru", "noeviction", "warn")],
     )
-    def test_says_how_it_is_set(self, redis_port: int, name: str, value: str, back: str, state: str) -> None:
-        with closing(redis.Redis(port=redis_port, password=PASSWORD)) as client:
+    def test_says_how_it_is_set(self, redis_server: RedisServer, name: str, value: str, back: str, state: str) -> None:
+        with closing(redis.Redis(port=redis_server.port, password=redis_server.password)) as client:
             client.config_set(name, value)
-            found = check_redis(self.environment(redis_port))
-            client.config_set(name, back)
+            found = check_redis(self.environment(redis_server))
         assert found.state == state and f"redis-cli config set {name} {back}" in found.advice
 
     def test_is_away(self) -> None:
-        assert check_redis(self.environment(a_free_port())).state == "fail"
+        assert check_redis({"RAY_REDIS_ADDRESS": f"127.0.0.1:{quiet_port()}"}).state == "fail"
 
     @pytest.mark.parametrize("address", ["here", "redis://", "a:b", "host:99999"])
     def test_an_address_that_is_none(self, address: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from noodle_ray.base_model import Model
 from noodle_ray.settings import Settings
-from noodle_ray.store.database import TABLES
+from noodle_ray.store.tables import TABLES
 
 FORMAT = 1
 MANIFEST, TOKEN = "manifest.json", "token"

@@ -16,7 +16,8 @@ from noodle_ray.entry.cluster_file import read_cluster, token_path
 from noodle_ray.errors import Conflict, CorruptData, NotFound, Unavailable
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Change, Delete, Put
-from noodle_ray.store.database import TABLES, Database
+from noodle_ray.store.database import Database
+from noodle_ray.store.tables import TABLES
 
 Progress = Callable[[str], None]
 

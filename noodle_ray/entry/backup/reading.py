@@ -27,11 +27,10 @@ from noodle_ray.entry.backup.contents import (
 from noodle_ray.entry.backup.writing import CHUNK
 from noodle_ray.errors import CorruptData, InvalidInput, NotFound, TooLarge
 from noodle_ray.store.changes import Document
-from noodle_ray.store.database import TABLES
+from noodle_ray.store.tables import KEY_CHARACTERS, TABLES
 
 MAX_MEMBERS = 200_000
 MAX_MANIFEST_BYTES = 64 * 2**20
-MAX_KEY = 300
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError, ValueError, OSError)
 
 
@@ -191,6 +190,6 @@ def _row(table: str, line: bytes) -> tuple[str, dict[str, Any]]:
         key, document = row["key"], row["document"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise CorruptData(f"the backup's table {table} has a line that is no row") from None
-    if not (isinstance(key, str) and len(key) <= MAX_KEY and isinstance(document, dict) and len(row) == 2):
+    if not (isinstance(key, str) and len(key) <= KEY_CHARACTERS and isinstance(document, dict) and len(row) == 2):
         raise CorruptData(f"the backup's table {table} has a line that is no row of ours")
     return key, document

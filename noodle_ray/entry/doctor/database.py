@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from noodle_ray.entry.doctor.finding import Finding, fail, ok
 from noodle_ray.errors import shorten
-from noodle_ray.store.database import TABLES
+from noodle_ray.store.tables import TABLES
 
 NAME = "database"
 TIMEOUT_S = 5

@@ -21,6 +21,7 @@ from noodle_ray.entry.doctor.weights import check_weights
 from noodle_ray.entry.ray_process import runtime_dir_for
 from noodle_ray.errors import CorruptData, NotFound
 from noodle_ray.settings import Settings
+from noodle_ray.store.schema import VERSION
 
 Check = Callable[[], list[Finding]]
 
@@ -61,7 +62,7 @@ def _checks(
         "ports": lambda: ports.check_ports(alive),
         "token": lambda: [check_token(token_path(settings.state_dir), needed=alive is not None)],
         "weights": lambda: [check_weights(settings.pack, settings.cache_dir)],
-        "database": lambda: [check_database(settings.database)],
+        "database": lambda: [check_database(settings.database, VERSION)],
         "redis": lambda: [check_redis(environment)],
         "cluster": lambda: _cluster(settings, cluster, alive),
         "leftovers": lambda: [_leftovers(settings, cluster)],
