@@ -8,40 +8,19 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Gauge, Histogram
 
+from noodle_ray.metric import DECISION_SECONDS, MANAGER_FIGURES, PREFIX
+
 WINDOW = 1000
 """Decisions over which percentiles are taken."""
-
-_DESCRIPTIONS = {
-    "queue_length": "Claims that wait for room.",
-    "oldest_wait_seconds": "How long the one has waited that waits longest.",
-    "allocation_ratio": "Held part of the scarcest resource.",
-    "fragmented_gpus": "Free GPU that a demand of the workload cannot be expected to use, in GPUs.",
-    "ledger_differences": "Differences between our ledger and Ray that were found and repaired.",
-    "gpu_corrections": "Bundles that Ray gave other GPUs than were expected.",
-    "nodes_alive": "Nodes that are alive.",
-    "nodes_suspect": "Nodes that are suspected: nothing new is placed there.",
-    "nodes_dead": "Nodes that are held for dead and have not left yet.",
-    "nodes_draining": "Nodes that are being drained.",
-    "late_heartbeats": "Nodes whose agent's last report is overdue.",
-    "allocations_lost": "Allocations that were lost with their node.",
-    "failovers": "Allocations that were held anew after their node had died.",
-    "failover_seconds": "How long the last of these was without a home.",
-    "store_away_seconds": "How long the store has not answered; 0 while it does.",
-    "decision_ms_p50": "Time of one decision, median of the last thousand.",
-    "decision_ms_p99": "Time of one decision, 99th percentile of the last thousand.",
-}
 
 
 class ManagerMetrics:
     """Gauges of the manager's figures, and a histogram of how long its decisions take."""
 
     def __init__(self) -> None:
-        self._gauges = {name: Gauge(f"noodle_{name}", text) for name, text in _DESCRIPTIONS.items()}
-        self._decisions = Histogram(
-            "noodle_decision_seconds",
-            "Time of one decision.",
-            boundaries=[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1],
-        )
+        self._gauges = {one.name.removeprefix(PREFIX): Gauge(one.name, one.description) for one in MANAGER_FIGURES}
+        time = DECISION_SECONDS
+        self._decisions = Histogram(time.name, time.description, boundaries=list(time.buckets))
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def decided(self, seconds: float) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import structlog
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from noodle_ray import metric
 from noodle_ray.errors import NoodleError
 from noodle_ray.gateway.ports import Ports
+from noodle_ray.metric import Metric
 
 log = structlog.get_logger()
 router = APIRouter(tags=["operation"])
@@ -20,7 +22,6 @@ Answer = TypeVar("Answer")
 
 ANSWER_TIMEOUT_S = 5.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class RequestMetrics:
@@ -28,12 +29,10 @@ class RequestMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        labels = ("method", "route")
-        self._requests = Counter(
-            "noodle_http_requests", "Requests answered.", (*labels, "status"), registry=self.registry
-        )
+        count, time = metric.HTTP_REQUESTS, metric.HTTP_REQUEST_SECONDS
+        self._requests = Counter(count.name, count.description, count.labels, registry=self.registry)
         self._seconds = Histogram(
-            "noodle_http_request_seconds", "Time to answer.", labels, buckets=_BUCKETS_S, registry=self.registry
+            time.name, time.description, time.labels, buckets=time.buckets, registry=self.registry
         )
 
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -78,14 +77,13 @@ async def read_cluster(ports: Ports) -> CollectorRegistry:
     }
     _component_gauge(registry, answers)
     if nodes is not None:
-        _state_gauge(registry, "noodle_nodes", "Nodes, by state.", (node.state for node in nodes))
+        _state_gauge(registry, metric.NODES, (node.state for node in nodes))
     if totals is not None:
         _resource_gauges(registry, totals)
     if allocations is not None:
-        states = (allocation.state for allocation in allocations)
-        _state_gauge(registry, "noodle_allocations", "Allocations, by state.", states)
+        _state_gauge(registry, metric.ALLOCATIONS, (allocation.state for allocation in allocations))
     if modules is not None:
-        _module_gauge(registry, modules)
+        _gauge(registry, metric.MODULES).set(len(modules))
     return registry
 
 
@@ -100,28 +98,27 @@ async def _ask(name: str, answer: Awaitable[Answer]) -> Answer | None:
 
 
 def _component_gauge(registry: CollectorRegistry, answers: Mapping[str, object]) -> None:
-    gauge = Gauge("noodle_component_up", "Whether a component answers.", ("component",), registry=registry)
+    gauge = _gauge(registry, metric.COMPONENT_UP)
     for name, answer in answers.items():
         gauge.labels(name).set(answer is not None)
 
 
-def _state_gauge(registry: CollectorRegistry, name: str, help_: str, states: Iterable[str]) -> None:
-    gauge = Gauge(name, help_, ("state",), registry=registry)
+def _gauge(registry: CollectorRegistry, defined: Metric) -> Gauge:
+    return Gauge(defined.name, defined.description, defined.labels, registry=registry)
+
+
+def _state_gauge(registry: CollectorRegistry, defined: Metric, states: Iterable[str]) -> None:
+    gauge = _gauge(registry, defined)
     for state, count in Tally(states).items():
         gauge.labels(state).set(count)
 
 
 def _resource_gauges(registry: CollectorRegistry, totals: Mapping[str, Any]) -> None:
     """Each dimension of the fleet (total, held, others, free), and the plain figures beside them."""
-    amounts = Gauge("noodle_resources", "Resources of the fleet.", ("resource", "part"), registry=registry)
-    ratio = Gauge("noodle_allocation_ratio", "Held part of the scarcest resource.", registry=registry)
-    ratio.set(totals.get("allocation_ratio", 0.0))
-    Gauge("noodle_queue_length", "Claims that wait for room.", registry=registry).set(totals.get("waiting", 0))
+    amounts = _gauge(registry, metric.RESOURCES)
+    _gauge(registry, metric.ALLOCATION_RATIO).set(totals.get("allocation_ratio", 0.0))
+    _gauge(registry, metric.QUEUE_LENGTH).set(totals.get("waiting", 0))
     for resource, parts in totals.items():
         if isinstance(parts, Mapping):
             for part, amount in parts.items():
                 amounts.labels(resource, part).set(amount)
-
-
-def _module_gauge(registry: CollectorRegistry, modules: Sequence[object]) -> None:
-    Gauge("noodle_modules", "Modules in the registry.", registry=registry).set(len(modules))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from gateway_fakes import MAX_BODY, TOKEN, FakePorts
 
 from noodle_ray.errors import Unavailable
@@ -20,20 +17,6 @@ from noodle_ray.gateway import nodes
 from noodle_ray.nodes.event_log import EventLog
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
-
-
-@pytest.fixture
-def port(app: FastAPI) -> Iterator[int]:
-    """A server on a loopback port of its own."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=5)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(timeout=20)
-        assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -14,13 +14,16 @@ from noodle_ray.entry.cli import (
     cluster,
     data,
     discovery,
+    doctor,
     fusion,
     fusion_group,
     joining,
     models,
     modules,
+    monitoring,
     placement,
     services,
+    state,
 )
 from noodle_ray.entry.cli.output import console, with_clear_errors
 from noodle_ray.logs import configure_logs
@@ -35,11 +38,14 @@ allocations.add_commands(app)
 placement.add_commands(app)
 discovery.add_commands(app)
 fusion.add_commands(app)
+doctor.add_commands(app)
 app.add_typer(modules.app, name="module")
 app.add_typer(services.app, name="service")
 app.add_typer(fusion_group.app, name="fusion")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.add_typer(monitoring.app, name="monitoring")
+app.add_typer(state.app, name="state")
 app.add_typer(bench.app, name="bench")
 
 

@@ -1,0 +1,1 @@
+"""Backup: the state of a cluster in one file, and back."""
