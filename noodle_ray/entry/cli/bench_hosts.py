@@ -56,10 +56,10 @@ def chaos(
     from noodle_ray.entry.bench import report
     from noodle_ray.entry.bench.chaos import growth, outcome_rows
     from noodle_ray.entry.bench.chaos.plots import write_plots
-    from noodle_ray.entry.bench.chaos.run import Run, measure
-    from noodle_ray.entry.bench.host_cluster import Plan, host_cluster
+    from noodle_ray.entry.bench.chaos.run import PLAN, Run, measure
+    from noodle_ray.entry.bench.host_cluster import host_cluster
 
-    with host_cluster(Plan(hosts=3, fusion=True, gateways=2), say) as cluster:
+    with host_cluster(PLAN, say) as cluster:
         found = measure(cluster, Run(minutes, rate, seed, faults), say)
     grown = growth.judge(found.samples)
     rows = [*outcome_rows.rows_of(found.outcome), *found.rows(), *growth.rows_of(grown)]

@@ -20,11 +20,18 @@ from noodle_ray.entry.bench.chaos.records import Inflicted, Seen
 from noodle_ray.entry.bench.chaos.schedule import Layout, schedule
 from noodle_ray.entry.bench.chaos.watcher import Watcher
 from noodle_ray.entry.bench.chaos.wholeness import ENCODERS, until_whole
-from noodle_ray.entry.bench.host_cluster import BIN, TITLES, HostCluster
+from noodle_ray.entry.bench.host_cluster import BIN, TITLES, HostCluster, Plan
 from noodle_ray.entry.bench.module_versions import ECHO, echo_module
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.http_client import GatewayClient
 
+PLAN = Plan(
+    hosts=3,
+    fusion=True,
+    gateways=2,
+    # Whether an answer comes is asked here, not whether within 200 ms while processes start all over the machine.
+    variables={"NOODLE_FUSION_MIN_REPLICAS": "2", "NOODLE_FUSION_MAX_PROCESSING_TIME": "2000"},
+)
 READY_S, HEAL_S, QUIET_S = 180.0, 120.0, 10.0
 LEAD_S = 3.0
 """From when the prober is started until the run begins."""
