@@ -137,24 +137,21 @@ class GatewayClient:
 
     async def _try(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
         came = await self._send(method, path, body, address, within_s)
-        if isinstance(came, Answer) and came.is_gateways:
+        if _is_well(came):
             self._addresses.answered(address)
-        else:
-            self._pass_over(address)
-        return came
-
-    def _pass_over(self, address: str) -> None:
-        self._addresses.failed(address)
+            return came
+        if not (isinstance(came, _Failure) and came.timed_out):  # else it may be what was asked for that takes long
+            self._addresses.failed(address)
         if address not in self._looking:
             self._looking[address] = asyncio.get_running_loop().create_task(self._look(address))
+        return came
 
     async def _look(self, address: str) -> None:
         """Asks how it is until it says so, whatever it says."""
-        while address in self._addresses.away:
+        while not _is_well(await self._send("GET", "/healthz", None, address, HEALTH_S)):
+            self._addresses.failed(address)
             await asyncio.sleep(LOOK_S)
-            came = await self._send("GET", "/healthz", None, address, HEALTH_S)
-            if isinstance(came, Answer) and came.is_gateways:
-                self._addresses.answered(address)
+        self._addresses.answered(address)
         del self._looking[address]
 
     async def _send(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
@@ -182,6 +179,10 @@ class _Failure:
 
     def __str__(self) -> str:
         return f"{self.address}: {self.problem}"
+
+
+def _is_well(came: Answer | _Failure) -> bool:
+    return isinstance(came, Answer) and came.is_gateways
 
 
 def _is_worth_another(first: Answer | _Failure) -> bool:

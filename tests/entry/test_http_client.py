@@ -17,15 +17,19 @@ TOKEN = "a-token-of-the-tests"
 
 
 class Gateway:
-    """A server that answers as it is told to, and notes what it was asked."""
+    """A server that answers as it is told to, and notes what it was asked, and how often how it is."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.asked: list[tuple[str, str, str]] = []
+        self.looked_at = 0
         self.address = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((request.method, request.path_qs, await request.text()))
+        if request.path == "/healthz":
+            self.looked_at += 1
+        else:
+            self.asked.append((request.method, request.path_qs, await request.text()))
         return await self.handler(request)
 
 
@@ -133,7 +137,7 @@ async def test_a_post_is_not_repeated_unless_it_is_said_to_be_harmless() -> None
     assert [len(each.asked) for each in (one, two)] == [1, 1]
 
 
-@pytest.mark.parametrize("failing", [hangs, breaks_off, says(404, kind="text/plain")], ids=["hangs", "breaks", "proxy"])
+@pytest.mark.parametrize("failing", [breaks_off, says(404, kind="text/plain")], ids=["breaks", "proxy"])
 async def test_an_address_that_failed_is_passed_over_until_it_is_well_again(failing: Handler) -> None:
     async with gateways(failing, fine) as (one, two), client(one.address, two.address) as asking:
         assert (await asking.ask("GET", "/x")).retried
@@ -144,8 +148,31 @@ async def test_an_address_that_failed_is_passed_over_until_it_is_well_again(fail
         async with asyncio.timeout(10):
             while (await asking.ask("GET", "/x")).address == two.address:  # noqa: ASYNC110  (only asking tells)
                 await asyncio.sleep(0.05)
-    paths = [path for _, path, _ in one.asked]
-    assert paths[0] == "/x" and set(paths[1:-1]) == {"/healthz"} and paths[-1] == "/x"
+    assert (len(one.asked), one.looked_at) >= (2, 1)
+
+
+async def test_an_address_that_hangs_altogether_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noodle_ray.entry.http_client.HEALTH_S", 0.2)
+    async with gateways(hangs, fine) as (one, two), client(one.address, two.address) as asking:
+        assert (await asking.ask("GET", "/x")).retried
+        async with asyncio.timeout(10):
+            while not one.looked_at:  # noqa: ASYNC110  (the server knows)
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        asked = len(one.asked)
+        for _ in range(4):
+            assert not (await asking.ask("GET", "/x")).retried
+    assert len(one.asked) == asked
+
+
+async def test_an_address_keeps_its_turn_where_only_what_was_asked_for_takes_long() -> None:
+    async def slow(request: web.Request) -> web.Response:
+        return await (fine if request.path == "/healthz" else hangs)(request)
+
+    async with gateways(slow, fine) as (one, two), client(one.address, two.address) as asking:
+        for _ in range(4):
+            assert (await asking.ask("GET", "/x")).address == two.address
+    assert len(one.asked) == 2
 
 
 async def test_an_address_that_is_busy_keeps_its_turn() -> None:
