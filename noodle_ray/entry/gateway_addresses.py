@@ -30,15 +30,18 @@ class GatewayAddresses:
     def first(self) -> str:
         """The next in turn; where all are away any may be back."""
         self._turn += 1
-        return self._next(self._turn - 1, frozenset())
+        ordered = self._from(self._turn - 1)
+        return next((one for one in ordered if one not in self._away), ordered[0])
 
     def second(self, first: str) -> str:
-        """Another one than the first; the same where no other is there: what is behind it may be well by now."""
-        return self._next(self._all.index(first) + 1, frozenset({first}))
+        """Another one than the first. Where those are away it is the first again, unless that is away, too."""
+        *others, same = self._from(self._all.index(first) + 1)
+        there = [one for one in (*others, same) if one not in self._away]
+        return [*there, *others, same][0]
 
-    def _next(self, place: int, tried: frozenset[str]) -> str:
-        ordered = [self._all[(place + step) % len(self._all)] for step in range(len(self._all))]
-        return next((one for one in ordered if one not in self._away | tried), min(tried, default=ordered[0]))
+    def _from(self, place: int) -> list[str]:
+        """All, beginning with that place."""
+        return [self._all[(place + step) % len(self._all)] for step in range(len(self._all))]
 
     def failed(self, address: str) -> None:
         self._away.add(address)

@@ -30,6 +30,13 @@ def test_without_another_the_second_is_the_first() -> None:
     assert GatewayAddresses(["only"]).second("only") == "only"
 
 
+def test_where_all_are_away_the_second_is_another_one_all_the_same() -> None:
+    addresses = GatewayAddresses(["a", "b"])
+    addresses.failed("a")
+    addresses.failed("b")
+    assert addresses.second("a") == "b"
+
+
 def test_where_all_are_away_they_have_their_turns() -> None:
     addresses = GatewayAddresses(["a", "b"])
     addresses.failed("a")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from noodle_ray.entry.bench import host_outages, host_silence, host_storage
+from noodle_ray.entry.bench.chaos.run import PLAN as SERVING
 from noodle_ray.entry.bench.host_cluster import Plan, host_cluster
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.cli.output import say
 
-SERVING = Plan(hosts=3, fusion=True, gateways=2)
 SMALL = Plan(hosts=4, cpus=1)
 
 

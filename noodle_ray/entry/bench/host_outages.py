@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,8 @@ RATE, DEADLINE_S, FIRST_S = 20.0, 60.0, 5.0
 """Requests a second; how long each may take in all, and until the other gateway is asked."""
 
 READY_S = 180.0
+SHOWN = 8
+"""Kinds of losses that are told."""
 
 
 def measure(cluster: HostCluster, storage: str, say: Callable[[str], None]) -> list[Row]:
@@ -32,11 +35,13 @@ def measure(cluster: HostCluster, storage: str, say: Callable[[str], None]) -> l
     for what, outage in {"gcs": _without_gcs, "whole head": _without_head}.items():
         asyncio.run(until_whole(cluster, READY_S))
         say(f"{storage} storage: an outage of the {what}")
-        rows += _rows(cluster, storage, what, outage)
+        rows += _rows(cluster, storage, what, outage, say)
     return rows
 
 
-def _rows(cluster: HostCluster, storage: str, what: str, outage: Callable[[HostCluster], None]) -> Iterator[Row]:
+def _rows(
+    cluster: HostCluster, storage: str, what: str, outage: Callable[[HostCluster], None], say: Callable[[str], None]
+) -> Iterator[Row]:
     addresses = tuple(cluster.url(host) for host in cluster.gateway_hosts)
     seconds = BEFORE_S + OUTAGE_S + AFTER_S
     asked = Probing(
@@ -56,6 +61,8 @@ def _rows(cluster: HostCluster, storage: str, what: str, outage: Callable[[HostC
         probes = probes_of(prober)
     context: dict[str, str | int | float] = {"storage": storage, "outage": what, "away_s": round(away_s, 1)}
     lost = [probe for probe in probes if not probe.answered]
+    for problem, times in Counter(f"{probe.route}: {probe.problem}" for probe in lost).most_common(SHOWN):
+        say(f"lost {times} times: {problem}")
     yield Row(
         metric="head_outage_requests_lost",
         value=len(lost),
