@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noodle_ray.entry.client import Cluster, connect, read_token
+    from noodle_ray.entry.http_client import GatewayClient
     from noodle_ray.fusion.inputs import MultimodalInput
     from noodle_ray.fusion.result import FusionResult
     from noodle_ray.placement.request import Request
@@ -18,6 +19,7 @@ __all__ = [
     "Cluster",
     "Demand",
     "FusionResult",
+    "GatewayClient",
     "MultimodalInput",
     "Registration",
     "Request",
@@ -31,6 +33,7 @@ _HOMES = {
     "Cluster": "noodle_ray.entry.client",
     "Demand": "noodle_ray.resources",
     "FusionResult": "noodle_ray.fusion.result",
+    "GatewayClient": "noodle_ray.entry.http_client",
     "MultimodalInput": "noodle_ray.fusion.inputs",
     "Registration": "noodle_ray.services.directory",
     "Request": "noodle_ray.placement.request",
