@@ -1,14 +1,15 @@
 """What the tests of heads that die share: a cluster with one of everything that must not be forgotten."""
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from noodle_ray.entry.bench.host_cluster import HostCluster
 
 ROOT = Path(__file__).parents[2]
-BACK_S = 90.0
-"""Far more than anything takes to be back: the machine may be busy."""
+AWAY_S, BACK_S = 5.0, 90.0
+"""How long a head is away; far more than anything takes to be back: the machine may be busy."""
 
 
 def fill(cluster: HostCluster) -> None:
@@ -49,3 +50,13 @@ def kill_part(cluster: HostCluster, part: str) -> None:
     assert before
     assert cluster.strike(cluster.head, part, signal.SIGKILL)
     cluster.wait_for(f"another {part}", lambda: set(cluster.pids(cluster.head, part)) - set(before), BACK_S)
+
+
+def kill_and_start_again(cluster: HostCluster, full: dict[str, object]) -> None:
+    """Every process of the head ends at once; a moment later it is started again, and knows what it knew."""
+    cluster.kill_all(cluster.head)
+    time.sleep(AWAY_S)
+    cluster.up()
+    cluster.wait_for("all nodes to be watched", lambda: len(cluster.watched()) == len(cluster.hosts), BACK_S)
+    cluster.wait_for("the same to be known", lambda: everything(cluster) == full, BACK_S)
+    cluster.wait_for("the module to answer", lambda: call(cluster) == ["a", "b"], BACK_S)

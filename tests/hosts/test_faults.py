@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from one_of_everything import everything, fill, kill_and_start_again
 
 from noodle_ray.entry.bench import host_links
 from noodle_ray.entry.bench.host_cluster import HostCluster, Plan, host_cluster
@@ -24,8 +25,17 @@ OUT_S = 30.0
 """Far more than it takes until a node is given up: the machine may be busy."""
 
 HEAL_S = 90.0
-CALM_S = 12.0
+CALM_S = 10.0
 """How long a fault goes on that nobody is to die of; a node that is silent is dead after four seconds."""
+
+
+FILL = """
+for place in / /tmp; do
+    fallocate --length $(df --output=avail --block-size=1 $place | tail -n 1) $place/fill || true
+    cat /dev/zero > $place/rest || true
+done 2> /dev/null
+df --output=avail / /tmp
+"""
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +196,7 @@ def test_a_node_works_on_with_a_full_disk(cluster: HostCluster) -> None:
             for one in held:
                 cluster.release(one.id)
         finally:
-            host.run("rm", "/fill", "/tmp/fill")
+            host.run("rm", "/fill", "/tmp/fill", "/rest", "/tmp/rest")
 
 
 def test_a_head_that_loses_half_of_the_nodes_gives_their_work_to_the_others(cluster: HostCluster) -> None:
@@ -197,3 +207,9 @@ def test_a_head_that_loses_half_of_the_nodes_gives_their_work_to_the_others(clus
         assert cluster.host_of(cluster.allocation(allocation.id).node_id) not in lost
         cluster.wait_for("both to be gone", lambda: len(cluster.watched()) == 2, OUT_S)
     assert cluster.get("/api/distributed/resources")["cpus"]["held"] == 1
+
+
+def test_a_head_that_dies_as_a_whole_forgets_nothing(cluster: HostCluster) -> None:
+    """Its tables are on its disk. The last one, for what it leaves is not cleared away."""
+    fill(cluster)
+    kill_and_start_again(cluster, everything(cluster))
