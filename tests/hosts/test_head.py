@@ -1,4 +1,4 @@
-"""A head with its tables in Redis and PostgreSQL: it dies and forgets nothing; hosts find it, rejoin it, leave with it."""
+"""A head with its tables in Redis and PostgreSQL: it dies and forgets nothing; hosts find it, rejoin, leave with it."""
 
 import time
 from collections.abc import Iterator
