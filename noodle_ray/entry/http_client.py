@@ -29,8 +29,8 @@ REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 LATER = frozenset({429, 502, 503, 504})
 DEADLINE_S, FIRST_S = 30.0, 10.0
-CONNECT_S = 1.0
-"""What does not take a connection within this is away: on a network, that takes milliseconds."""
+CONNECT_S = 2.0
+"""What does not take a connection within this is away: that takes milliseconds, or a second where a packet is lost."""
 
 LOOK_S, HEALTH_S = 0.5, 3.0
 """How often an address that failed is asked how it is, and how long it may take to say so."""

@@ -29,7 +29,7 @@ SHOWN = 8
 
 def measure(cluster: HostCluster, storage: str, say: Callable[[str], None]) -> list[Row]:
     """Rows of both outages, on a cluster with gateways on its first two hosts."""
-    cluster.post_bytes("/api/modules", echo_module(ECHO))
+    cluster.post_bytes("/api/modules", echo_module(ECHO, idempotent=True))
     cluster.post(f"/api/modules/{ECHO}/load", {})
     rows: list[Row] = []
     for what, outage in {"gcs": _without_gcs, "whole head": _without_head}.items():

@@ -108,9 +108,15 @@ class Remembering(Work):
 '''
 
 
-def echo_module(name: str, version: str = "1.0.0", resources: Mapping[str, float] | None = None) -> bytes:
-    """A packed module that gives back what it is given, and holds these resources while it is loaded."""
-    more = {"resources": dict(resources)} if resources else {}
+def echo_module(
+    name: str, version: str = "1.0.0", resources: Mapping[str, float] | None = None, idempotent: bool = False
+) -> bytes:
+    """A packed module that gives back what it is given, and holds these resources while it is loaded.
+
+    idempotent: it says so of its function, which is then called again where its host ends meanwhile.
+    """
+    more: dict[str, Any] = {"resources": dict(resources)} if resources else {}
+    more |= {"idempotent": ["echo"]} if idempotent else {}
     return _packed(name, version, "Echo", _ECHO_CODE.format(version=version), more)
 
 

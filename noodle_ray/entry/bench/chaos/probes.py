@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,8 +15,10 @@ from noodle_ray.gateway.resources import OWNER
 Route = Literal["nodes", "allocate", "module", "fusion"]
 
 NODES, ALLOCATIONS, FUSION = "/api/distributed/nodes", "/api/distributed/resources/allocations", "/api/ai/fusion"
-CPUS, LEASE_S = 0.01, 30.0
-"""What is held for a moment; where it is not freed, it is free again when its lease is over."""
+CPUS, LEASE_S, WAIT_S = 0.01, 30.0, 5.0
+"""What is held for a moment, and how long it may wait for room; where it is not freed, its lease frees it."""
+
+WAITS, AGAIN_S = 202, 0.2
 
 TEXTS = (
     "the kettle is whistling",
@@ -54,15 +57,25 @@ async def _nodes(client: GatewayClient, call: Call, number: int) -> Told:
 
 
 async def _allocate(client: GatewayClient, call: Call, number: int) -> Told:
-    """Holds a little and frees it, under an id of its own: asking twice holds it once."""
-    wanted = {"demand": {"cpus": CPUS}, "lease_s": LEASE_S, "id": f"noodle-chaos-{number}-{uuid4().hex[:12]}"}
-    made = _told(await client.ask("POST", ALLOCATIONS, wanted, repeatable=True), _is_held)
+    """Holds a little and frees it. It has an id of its own: asking twice holds it once."""
+    name = f"noodle-chaos-{number}-{uuid4().hex[:12]}"
+    wanted = {"demand": {"cpus": CPUS}, "lease_s": LEASE_S, "wait_s": WAIT_S, "id": name}
+    made = _told(await _held(client, wanted), _is_held)
     if made.problem:
         return made
     freed = await client.ask("DELETE", f"{ALLOCATIONS}/{made.answer.json()['id']}")
     # Not there: so it is where the first of two tries had freed it.
     done = freed.status == 204 or (freed.retried and freed.status == 404)
     return Told(freed, made.retried or freed.retried, "" if done else _refused(freed))
+
+
+async def _held(client: GatewayClient, wanted: Mapping[str, Any]) -> Answer:
+    """What is told of it when it does not wait for room any more. One that waited in vain is not there any more."""
+    answer = await client.ask("POST", ALLOCATIONS, wanted, repeatable=True)
+    while answer.status == WAITS or (answer.status == 200 and answer.json()["state"] == "waiting"):
+        await asyncio.sleep(AGAIN_S)
+        answer = await client.ask("GET", f"{ALLOCATIONS}/{answer.json()['id']}")
+    return answer
 
 
 async def _module(client: GatewayClient, call: Call, number: int) -> Told:

@@ -80,7 +80,7 @@ class _Notes:
 def measure(cluster: HostCluster, run: Run, say: Say) -> Found:
     """Runs it on a cluster with gateways on its first hosts. Raises NoodleError where it is not whole to begin with."""
     addresses = [cluster.url(host) for host in cluster.gateway_hosts]
-    cluster.post_bytes("/api/modules", echo_module(ECHO))
+    cluster.post_bytes("/api/modules", echo_module(ECHO, idempotent=True))
     cluster.post(f"/api/modules/{ECHO}/load", {})
     say("waiting for all of it to be there")
     asyncio.run(until_whole(cluster, READY_S))
