@@ -71,7 +71,8 @@ def _left_behind(settings: Settings) -> ClusterFile | None:
         before = read_cluster(settings.state_dir)
     except NotFound:
         return None
-    return None if before.attached else before
+    knows_how = bool(before.processes) and all(process.command for process in before.processes)
+    return before if knows_how and not before.attached else None
 
 
 def _go_on(settings: Settings, before: ClusterFile, progress: Progress) -> ClusterFile:
@@ -79,7 +80,7 @@ def _go_on(settings: Settings, before: ClusterFile, progress: Progress) -> Clust
 
     Nothing of it is forgotten where this fails: it can be tried again.
     """
-    progress(f"going on with the cluster at {before.address}")
+    progress(f"going on with the cluster at {before.address}, as it was started; `noodle down` would end it for good")
     for process in before.processes:
         ray_process.stop(process)  # what a killed one left behind
     environment = ray_process.ray_environment(settings, ensure_token(settings.state_dir))
