@@ -94,6 +94,12 @@ class Settings(Model):
         return self.database_url or f"sqlite:///{self.state_dir / 'noodle.sqlite'}"
 
     @property
+    def store_name(self) -> str:
+        """Where the store is, without a password."""
+        scheme, separator, rest = self.database.partition("://")
+        return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
+
+    @property
     def artefacts(self) -> str:
         """Where packed modules are kept, as fsspec has it: NOODLE_ARTEFACTS_URL, or a folder in the state directory."""
         return self.artefacts_url or f"file://{self.state_dir / 'artefacts'}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from noodle_ray.entry.cluster_file import ClusterFile, ensure_token
-from noodle_ray.entry.launch import install, refuse_if_running, try_store
+from noodle_ray.entry.launch import install, try_store
+from noodle_ray.entry.left_behind import refuse_if_left_behind, refuse_if_running
 from noodle_ray.entry.local_nodes import Progress
 from noodle_ray.settings import Settings
 
@@ -11,6 +12,7 @@ from noodle_ray.settings import Settings
 def attach(settings: Settings, address: str, gateway_host: str, gateway_port: int, progress: Progress) -> ClusterFile:
     """Installs onto a Ray that already runs, or again; LEFT_TO_RAY says what stays as that Ray was started."""
     refuse_if_running(settings, attached_too=False)
+    refuse_if_left_behind(settings)
     ensure_token(settings.state_dir)
     try_store(settings)
     cluster = ClusterFile(address=address, dashboard_url="", gateway_url="", attached=True)

@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0."
 class StartedProcess(Model):
     """A process that we started: its start time tells it from a later one with the same number.
 
-    command: what starts it again.
+    command: what starts it again. boot: since which start of the machine numbers count.
     """
 
     pid: int
@@ -27,11 +27,19 @@ class StartedProcess(Model):
     role: str
     node_address: str
     command: tuple[str, ...] = ()
+    boot: str = ""
 
     @classmethod
     def of(cls, pid: int, role: str, node_address: str, command: Sequence[str] = ()) -> StartedProcess:
         started_at = psutil.Process(pid).create_time()
-        return cls(pid=pid, started_at=started_at, role=role, node_address=node_address, command=tuple(command))
+        return cls(
+            pid=pid,
+            started_at=started_at,
+            role=role,
+            node_address=node_address,
+            command=tuple(command),
+            boot=this_boot(),
+        )
 
     def is_running(self) -> bool:
         try:
@@ -40,9 +48,29 @@ class StartedProcess(Model):
         except psutil.NoSuchProcess:
             return False
 
+    def is_anothers(self) -> bool:
+        """Whether the number is another's by now, which also means that nothing of its session is left."""
+        if self.boot != this_boot():
+            return True
+        try:
+            return bool(psutil.Process(self.pid).create_time() != self.started_at)
+        except psutil.NoSuchProcess:
+            return False
+
+
+def this_boot() -> str:
+    """What tells this start of the machine from others; "" where the system has no such thing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
 
 class ClusterFile(Model):
-    """Where the cluster is and what of it is ours. joined: its head runs on another host."""
+    """Where the cluster is and what of it is ours. joined: its head runs on another host.
+
+    tables, store: where Ray's tables and ours are, without passwords; "": not known. gateway_host: what it listens on.
+    """
 
     address: str
     dashboard_url: str
@@ -50,6 +78,10 @@ class ClusterFile(Model):
     attached: bool = False
     joined: bool = False
     fusion: bool = True
+    tables: str = ""
+    store: str = ""
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 0
     unguarded_ports: tuple[int, ...] = ()
     processes: tuple[StartedProcess, ...] = ()
 
@@ -70,7 +102,10 @@ class ClusterFile(Model):
         path = cluster_path(state_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(".tmp")
-        scratch.write_text(self.model_dump_json(indent=2))
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(self.model_dump_json(indent=2))
+            file.flush()
+            os.fsync(file.fileno())  # a host that loses power is to find it whole
         scratch.replace(path)
 
 
@@ -87,7 +122,7 @@ def read_cluster(state_dir: Path) -> ClusterFile:
         raise NotFound("running cluster", str(state_dir)) from None
     except ValidationError as error:
         raise CorruptData(
-            f"{path} is no cluster file: {error.error_count()} faults; `noodle up` writes a new one"
+            f"{path} is no cluster file: {error.error_count()} faults; end what runs, remove it, and `noodle up` anew"
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -13,26 +14,26 @@ ANSWER_S, LEAVE_S, LOOK_S = 5.0, 10.0, 0.25
 NODES = "/api/distributed/nodes"
 
 
-def tell_others_to_leave(cluster: ClusterFile, token: str) -> list[str]:
-    """Has the nodes leave that were not started here, and gives the names of those that have not done so in time.
+def tell_others_to_leave(cluster: ClusterFile, token: str) -> list[str] | None:
+    """Has the nodes leave that were not started here; the names of those that have not done so in time.
 
-    A head that does not answer any more can tell nobody: then nothing is said of them.
+    None where the gateway does not answer: then nobody knows whether there are any.
     """
     ours = {process.node_address for process in cluster.processes}
     headers = {"Authorization": f"Bearer {token}"}
+    others: list[dict[str, Any]] = []
     try:
         with httpx.Client(base_url=cluster.gateway_url, headers=headers, timeout=ANSWER_S) as gateway:
-            for node in _others(gateway, ours):
-                gateway.post(f"{NODES}/{node['id']}/drain", json={"deadline_s": 0}).raise_for_status()
-            return _left_behind(gateway, ours)
+            others = _others(gateway, ours)
+            for node in others:
+                with suppress(httpx.HTTPError):  # it is named in the end
+                    gateway.post(f"{NODES}/{node['id']}/drain", json={"deadline_s": 0})
+            end = time.monotonic() + LEAVE_S
+            while others and time.monotonic() < end:
+                time.sleep(LOOK_S)
+                others = _others(gateway, ours)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        return []
-
-
-def _left_behind(gateway: httpx.Client, ours: set[str]) -> list[str]:
-    end = time.monotonic() + LEAVE_S
-    while (others := _others(gateway, ours)) and time.monotonic() < end:
-        time.sleep(LOOK_S)
+        return [node["name"] for node in others] or None
     return [node["name"] for node in others]
 
 

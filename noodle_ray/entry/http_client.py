@@ -103,6 +103,8 @@ class GatewayClient:
     ) -> None:
         for looking in self._looking.values():
             looking.cancel()
+        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+        self._looking.clear()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -118,7 +120,8 @@ class GatewayClient:
     ) -> Answer:
         """Asks, and gives whatever was answered; `Answer.result` raises what it says went wrong.
 
-        body: sent as JSON. repeatable: whether asking twice does no harm; None: as the method says. Raises Unavailable
+        body: sent as JSON. repeatable: whether asking twice does no harm; None: as the method says. What was never sent
+        is asked for again in any case. Raises Unavailable
         where no address was reached, DeadlineExceeded where the time was over; both say what became of each try.
         """
         may_repeat = method in REPEATABLE if repeatable is None else repeatable
@@ -126,7 +129,8 @@ class GatewayClient:
         end, address = time.monotonic() + within_s, self._addresses.first()
         first_s = min(self._first_s, within_s / 2) if may_repeat else within_s
         first = await self._try(method, path, body, address, first_s)
-        if not may_repeat or not _is_worth_another(first):
+        unsent = isinstance(first, _Failure) and first.unsent
+        if not (may_repeat or unsent) or not _is_worth_another(first):
             return _settled(method, path, within_s, first)
         pause_s = first.retry_after_s if isinstance(first, Answer) else 0.0
         if time.monotonic() + pause_s >= end:
@@ -161,6 +165,8 @@ class GatewayClient:
                 content = await response.read()
                 is_gateways = response.status < 400 or response.content_type == "application/json"
                 return Answer(response.status, content, address, False, _retry_after_s(response), is_gateways)
+        except aiohttp.ClientConnectorError as error:
+            return _Failure(address, shorten(str(error), 200), unsent=True)
         except aiohttp.ClientError as error:  # before the time that is over: of aiohttp's errors some are both
             return _Failure(address, shorten(str(error) or type(error).__name__, 200))
         except TimeoutError:
@@ -171,11 +177,12 @@ class GatewayClient:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A try without an answer."""
+    """A try without an answer. unsent: nobody there took a connection, so nothing was asked of anybody."""
 
     address: str
     problem: str
     timed_out: bool = False
+    unsent: bool = False
 
     def __str__(self) -> str:
         return f"{self.address}: {self.problem}"

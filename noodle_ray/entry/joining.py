@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from noodle_ray.entry import ray_process
 from noodle_ray.entry.cluster_file import ClusterFile, read_token, token_path
 from noodle_ray.entry.hearing import find
-from noodle_ray.entry.launch import refuse_if_running
+from noodle_ray.entry.left_behind import refuse_if_left_behind, refuse_if_running
 from noodle_ray.entry.local_nodes import Progress, logs_of
 from noodle_ray.entry.own_address import own_address
 from noodle_ray.entry.ray_process import NodeOptions
@@ -40,6 +40,7 @@ def join(settings: Settings, head: str, options: JoinOptions, progress: Progress
     and Unavailable with Ray's words where the head does not answer or refuses the token.
     """
     refuse_if_running(settings)
+    refuse_if_left_behind(settings)
     read_token(settings.state_dir)
     node = NodeOptions(
         options.own_address or own_address(host_of(head)),

@@ -20,9 +20,10 @@ from noodle_ray.entry.cluster_file import (
     token_path,
 )
 from noodle_ray.entry.farewell import tell_others_to_leave
+from noodle_ray.entry.left_behind import left_behind, refuse_if_running, refuse_other_tables
 from noodle_ray.entry.local_nodes import Progress, add_nodes, logs_of, start_together
 from noodle_ray.entry.ray_process import NodeOptions
-from noodle_ray.errors import Conflict, NoodleError, NotFound
+from noodle_ray.errors import NoodleError, Unavailable
 from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.settings import Settings
 
@@ -56,42 +57,48 @@ def up(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFil
     Raises Conflict where one of this state directory runs, or a port is taken.
     """
     refuse_if_running(settings)
-    if (before := _left_behind(settings)) is not None:
+    if (before := left_behind(settings)) is not None:
         return _go_on(settings, before, progress)
     cluster = start_ray(settings, options, progress)
     try:
         return install(settings, cluster, options.gateway_host, options.gateway_port, progress)
     except BaseException:
-        down(settings, progress)
+        _clean_up(settings, progress)
         raise
 
 
-def _left_behind(settings: Settings) -> ClusterFile | None:
+def _clean_up(settings: Settings, progress: Progress) -> None:
+    """What could not be ended is told beside what went wrong, not instead of it."""
     try:
-        before = read_cluster(settings.state_dir)
-    except NotFound:
-        return None
-    knows_how = bool(before.processes) and all(process.command for process in before.processes)
-    return before if knows_how and not before.attached else None
+        down(settings, progress)
+    except NoodleError as error:
+        progress(str(error))
 
 
 def _go_on(settings: Settings, before: ClusterFile, progress: Progress) -> ClusterFile:
     """Starts all of a cluster again that was started here: same addresses, same ports, Ray's tables as they were.
 
-    Nothing of it is forgotten where this fails: it can be tried again.
+    Where this fails, all is as it was, and it can be tried again. Raises Conflict (the tables are elsewhere now).
     """
+    refuse_other_tables(settings, before)
     progress(f"going on with the cluster at {before.address}, as it was started; `noodle down` would end it for good")
     for process in before.processes:
         ray_process.stop(process)  # what a killed one left behind
     environment = ray_process.ray_environment(settings, ensure_token(settings.state_dir))
     cluster = before.model_copy(update={"processes": (), "unguarded_ports": _unguarded(environment)})
-    for together in (before.processes[:1], before.processes[1:]):  # the head first
-        starts = [partial(ray_process.start_again, node, environment, logs_of(settings)) for node in together]
-        cluster = start_together(settings, cluster, starts)
-    if cluster.joined:
-        return cluster
-    os.environ.update(environment)
-    return install(settings, cluster, "", 0, progress, again=True)
+    try:
+        for together in (before.processes[:1], before.processes[1:]):  # the head first
+            starts = [partial(ray_process.start_again, node, environment, logs_of(settings)) for node in together]
+            cluster = start_together(settings, cluster, starts)
+        if cluster.joined:
+            return cluster
+        os.environ.update(environment)
+        return install(settings, cluster, before.gateway_host, before.gateway_port, progress, again=True)
+    except BaseException:
+        for process in read_cluster(settings.state_dir).processes:
+            ray_process.stop(process)
+        before.save(settings.state_dir)
+        raise
 
 
 def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> ClusterFile:
@@ -112,6 +119,10 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
         dashboard_url=f"http://127.0.0.1:{dashboard_port}",
         gateway_url="",
         fusion=options.fusion,
+        tables=ray_tables.where(settings),
+        store=settings.store_name,
+        gateway_host=options.gateway_host,
+        gateway_port=options.gateway_port,
         unguarded_ports=_unguarded(environment),
         processes=(head,),
     )
@@ -119,7 +130,7 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
     try:
         cluster = add_nodes(settings, cluster, options.workers, environment, progress)
     except BaseException:
-        down(settings, progress)
+        _clean_up(settings, progress)
         raise
     os.environ.update(environment)
     return cluster
@@ -127,16 +138,6 @@ def start_ray(settings: Settings, options: UpOptions, progress: Progress) -> Clu
 
 def _unguarded(environment: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(int(environment[name]) for name in ray_process.UNGUARDED_PORTS)
-
-
-def refuse_if_running(settings: Settings, attached_too: bool = True) -> None:
-    """Raises Conflict where a cluster of this state directory runs."""
-    try:
-        cluster = read_cluster(settings.state_dir)
-    except NoodleError:
-        return
-    if (cluster.attached and attached_too) or cluster.is_running():
-        raise Conflict(f"a cluster of {settings.state_dir} is running at {cluster.address}; `noodle down` ends it")
 
 
 def try_store(settings: Settings) -> None:
@@ -203,8 +204,13 @@ def install(
 
 
 def down(settings: Settings, progress: Progress) -> int:
-    """Ends what `up` started, or takes off what `attach` installed. Gives how many processes ended. Raises NotFound."""
+    """Ends what `up` started, or takes off what `attach` installed. Gives how many processes ended.
+
+    Raises NotFound; Conflict where the tables are said to be elsewhere now, and Unavailable where they cannot be
+    removed: then it is to be called again.
+    """
     cluster = read_cluster(settings.state_dir)
+    refuse_other_tables(settings, cluster)
     if cluster.attached:
         progress("taking our actors and applications off the cluster")
         ended = detach(settings, cluster)
@@ -215,17 +221,29 @@ def down(settings: Settings, progress: Progress) -> int:
         with ThreadPoolExecutor(max(len(cluster.processes), 1)) as pool:
             ended = sum(pool.map(ray_process.stop, cluster.processes))
         ray_process.remove_runtime(settings.state_dir)
-    if not (cluster.attached or cluster.joined):
-        ray_tables.remove(settings, token_path(settings.state_dir))
     if not cluster.joined:
-        forget_running(settings)
+        _forget(settings, cluster)
     cluster_path(settings.state_dir).unlink()
     return ended
 
 
+def _forget(settings: Settings, cluster: ClusterFile) -> None:
+    try:
+        if not cluster.attached:
+            ray_tables.remove(settings, token_path(settings.state_dir))
+        forget_running(settings)
+    except Unavailable as error:
+        raise Unavailable(f"it has ended, but not all is forgotten: {error}; call `noodle down` again then") from error
+
+
 def _say_farewell(settings: Settings, cluster: ClusterFile, progress: Progress) -> None:
     progress("telling the other hosts to leave")
-    if stay := tell_others_to_leave(cluster, read_token(settings.state_dir)):
+    stay = tell_others_to_leave(cluster, read_token(settings.state_dir))
+    if stay is None:
+        progress(
+            "the gateway does not answer: hosts that joined go on looking for this head; `noodle down` on each ends it"
+        )
+    elif stay:
         progress(f"still there: {', '.join(stay)}; `noodle down` on each of them ends it")
 
 

@@ -13,11 +13,12 @@ STOP_TIMEOUT_S = 5.0
 def stop(session: int) -> int:
     """Asks every process of the session to end, and makes those that have not after a while."""
     found = members(session)
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        for member in members(session):
+    for kind in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):  # once more, for what one of them has just started
+        left = members(session)
+        for member in left:
             send(member, kind)
-        _, alive = psutil.wait_procs(members(session), timeout=STOP_TIMEOUT_S)
-        if not alive:
+        psutil.wait_procs(left, timeout=STOP_TIMEOUT_S)
+        if not members(session):
             break
     return len(found)
 

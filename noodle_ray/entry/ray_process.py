@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from noodle_ray.entry import process_session, ray_tables, supervisor
 from noodle_ray.entry.cluster_file import StartedProcess
 from noodle_ray.errors import Conflict, Unavailable
@@ -166,7 +164,6 @@ def start_head(
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard_port}",
         f"--ray-client-server-port={free_port(10001)}",
-        *ray_tables.start_options(),
     ]
     announce = [announce_as, f"{node.address}:{port}"] if announce_as else []
     return _start(node, options, "head", environment, logs, announce)
@@ -214,7 +211,11 @@ def _run(command: Sequence[str], role: str, address: str, environment: Mapping[s
             env={**os.environ, **environment},
             start_new_session=True,  # all that Ray starts below it carries this session's number: stop() goes by it
         )
-    _wait_until_started(process, log, role)
+    try:
+        _wait_until_started(process, log, role)
+    except BaseException:  # also where somebody does not want to wait any longer: it would go on by itself
+        process_session.stop(process.pid)
+        raise
     process.returncode = 0  # it outlives this object on purpose: `stop` ends it, by its session
     return StartedProcess.of(process.pid, role, address, command)
 
@@ -277,9 +278,7 @@ def _last_line(text: str) -> str:
 
 def stop(process: StartedProcess) -> int:
     """Ends a node that we started, and all that runs below it. Gives how many processes that were."""
-    if psutil.pid_exists(process.pid) and not process.is_running():
-        return 0  # the number is another's by now, which also means that nothing of our session is left
-    return process_session.stop(process.pid)
+    return 0 if process.is_anothers() else process_session.stop(process.pid)
 
 
 def remove_runtime(state_dir: Path) -> None:

@@ -14,7 +14,7 @@ from noodle_ray.errors import Fault, InvalidSettings, Unavailable
 from noodle_ray.settings import Settings
 
 ADDRESS, USER, PASSWORD = "RAY_REDIS_ADDRESS", "RAY_REDIS_USERNAME", "RAY_REDIS_PASSWORD"
-"""Ray reads the first by itself. The others are handed to it by `start_options`; who may list processes, sees them."""
+"""Ray reads the first by itself; the supervisor hands it the others, where who may list processes sees them."""
 
 REDIS_TIMEOUT_S = 5.0
 
@@ -26,10 +26,9 @@ def environment(settings: Settings, token_file: Path) -> dict[str, str]:
     return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(_folder(settings))}
 
 
-def start_options(variables: Mapping[str, str] = os.environ) -> list[str]:
-    """What `ray start --head` is told beside."""
-    given = {"--redis-username": variables.get(USER), "--redis-password": variables.get(PASSWORD)}
-    return [f"{option}={value}" for option, value in given.items() if value and variables.get(ADDRESS)]
+def where(settings: Settings) -> str:
+    """Where the tables are, without a password: for the cluster file."""
+    return os.environ.get(ADDRESS, "").rpartition("@")[2] or str(_folder(settings))
 
 
 def namespace_of(token_file: Path) -> str:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ import psutil
 
 from noodle_ray.entry import process_session
 from noodle_ray.errors import NoodleError
-from noodle_ray.nodes.supervision import NODE, Ending, Leave, Restart, Supervision
+from noodle_ray.nodes.supervision import NODE, RAYLET, Ending, Leave, Restart, Supervision
 
 START_TIMEOUT_S = 90.0
 LOOK_S = 0.2
@@ -95,10 +95,15 @@ class Supervisor:
 
     def _start_node(self) -> int:
         try:
-            code = subprocess.run(self._command, timeout=START_TIMEOUT_S, check=False).returncode
-        except subprocess.TimeoutExpired:
+            command = [*self._command, *redis_options(self._command, os.environ)]
+            code = subprocess.run(command, timeout=START_TIMEOUT_S, check=False).returncode
+        except (subprocess.TimeoutExpired, OSError) as error:
+            _log(f"not started: {error}")
             code = 1
         self._parts = dict(_parts()) if code == 0 else {}
+        if code == 0 and RAYLET not in self._parts:
+            _log("the raylet has ended already")
+            return 1
         return code
 
     def _reap(self) -> None:
@@ -113,12 +118,13 @@ class Supervisor:
             self._endings[pid] = "asked" if os.waitstatus_to_exitcode(status) in (0, -signal.SIGTERM) else "died"
 
     def _look(self) -> None:
+        if all(part.runs() for part in self._parts.values()) or self.over.wait(LOOK_S):
+            return  # whoever ends all of the node ends this process with it
         ended = {role: part for role, part in self._parts.items() if not part.runs()}
-        if not ended or self.over.wait(LOOK_S):  # whoever ends all of the node ends this process with it
-            return
         self._reap()
         endings = {role: self._endings.get(part.process.pid, "died") for role, part in ended.items()}
-        self._endings.clear()
+        for part in ended.values():
+            self._endings.pop(part.process.pid, None)
         _log(f"ended: {', '.join(f'{role} ({how})' for role, how in endings.items())}")
         self._missing |= ended
         self._parts = {role: part for role, part in self._parts.items() if role not in ended}
@@ -140,11 +146,30 @@ class Supervisor:
         for what in [what for what, at in self._due.items() if at <= time.monotonic()]:
             del self._due[what]
             _log(f"starting: {what}")
-            if what != NODE:
-                self._parts[what] = self._missing.pop(what).start()
-            elif self._start_node():
+            if self.over.is_set():
+                return
+            if what == NODE and self._start_node():
                 _end_the_others()
                 self._obey(self._rules.failed(NODE, time.monotonic()))
+            elif what != NODE:
+                self._start_part(what)
+
+    def _start_part(self, role: str) -> None:
+        try:
+            self._parts[role] = self._missing[role].start()
+        except (OSError, psutil.NoSuchProcess) as error:
+            _log(f"{role} did not start: {error}")
+            self._obey(self._rules.failed(role, time.monotonic()))
+            return
+        del self._missing[role]
+
+
+def redis_options(command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """Who a head is to Redis: Ray reads no variables for it. Given here, so that it is in no file of ours."""
+    if "--head" not in command or not variables.get("RAY_REDIS_ADDRESS"):
+        return []
+    given = {"--redis-username": "RAY_REDIS_USERNAME", "--redis-password": "RAY_REDIS_PASSWORD"}
+    return [f"{option}={variables[name]}" for option, name in given.items() if variables.get(name)]
 
 
 def _parts() -> Iterator[tuple[str, Part]]:

@@ -182,6 +182,23 @@ async def test_an_address_that_is_busy_keeps_its_turn() -> None:
     assert len(one.asked) == 2
 
 
+async def test_what_was_never_sent_is_asked_for_again_even_if_it_may_not_be_repeated() -> None:
+    async with gateways(fine) as (two,), client(a_dead_address(), two.address) as asking:
+        answer = await asking.ask("POST", "/x", {})
+    assert (answer.status, answer.retried, len(two.asked)) == (200, True, 1)
+
+
+async def test_it_may_be_used_once_more_and_looks_again() -> None:
+    async with gateways(breaks_off, fine) as (one, two):
+        asking = client(one.address, two.address)
+        async with asking:
+            await asking.ask("GET", "/x")
+        one.handler = fine
+        async with asking, asyncio.timeout(10):
+            while (await asking.ask("GET", "/x")).address == two.address:  # noqa: ASYNC110  (only asking tells)
+                await asyncio.sleep(0.05)
+
+
 async def test_there_is_one_retry_and_no_more_and_the_error_tells_of_both() -> None:
     async with gateways(breaks_off, breaks_off) as (one, two), client(one.address, two.address) as asking:
         with pytest.raises(Unavailable, match=f"no gateway answered GET /x: {one.address}: .*; then {two.address}: "):

@@ -33,8 +33,9 @@ def _silence(trials: int, loss_seconds: float) -> list[Row]:
     began = time.monotonic()
     with host_cluster(SMALL, say) as cluster:
         up = _up(began, "embedded", SMALL)
-        silences = host_silence.silences(cluster, trials, say)
-        return [up, *silences, *host_silence.losses(cluster, loss_seconds, say)]
+        silences = host_silence.silences(cluster, trials, say) if trials else []
+        losses = host_silence.losses(cluster, loss_seconds, say) if loss_seconds else []
+        return [up, *silences, *losses]
 
 
 def _up(began: float, storage: str, plan: Plan) -> Row:

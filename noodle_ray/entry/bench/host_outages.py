@@ -19,8 +19,8 @@ from noodle_ray.entry.bench.report import Row
 
 OUTAGE_S = 30.0
 BEFORE_S, AFTER_S = 5.0, 25.0
-RATE, DEADLINE_S, FIRST_S = 20.0, 60.0, 5.0
-"""Requests a second; how long each may take in all, and until the other gateway is asked."""
+RATE, DEADLINE_S, FIRST_S, MOST = 20.0, 60.0, 5.0, 5000
+"""Requests a second; how long each may take in all, and until the other gateway is asked; how many are under way."""
 
 READY_S = 180.0
 SHOWN = 8
@@ -52,6 +52,7 @@ def _rows(
         module=ECHO,
         deadline_s=DEADLINE_S,
         first_s=FIRST_S,
+        most=MOST,
     )
     with probing(asked) as prober:
         time.sleep(BEFORE_S)

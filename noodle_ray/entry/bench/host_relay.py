@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
@@ -69,8 +69,10 @@ def delaying(host: Host, others: Sequence[Host], shortest_s: float, longest_s: f
         with _relay(host.link, inner, shortest_s, longest_s, seed):
             yield
     finally:
-        ip("link", "delete", inner)
-        ip("link", "set", host.link, "master", bridge)
+        try:
+            ip("link", "delete", inner)
+        finally:
+            ip("link", "set", host.link, "master", bridge)
 
 
 @contextmanager
@@ -109,4 +111,5 @@ def _pass_on(
                 heapq.heappush(waiting, _Frame(due, number, content, ways[arrived]))
         while waiting and waiting[0].due <= time.monotonic():
             frame = heapq.heappop(waiting)
-            frame.out.send(frame.content)
+            with suppress(OSError):  # a cable that is out, or full, loses it
+                frame.out.send(frame.content)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import httpx
+
 from noodle_ray.entry.bench.host_cluster import HostCluster
 from noodle_ray.entry.bench.host_links import losing
 from noodle_ray.entry.bench.report import Row
@@ -29,7 +31,7 @@ def silences(cluster: HostCluster, trials: int, say: Callable[[str], None]) -> I
         try:
             for name, ms in _silence(cluster).items():
                 taken[name].append(ms)
-        except (DeadlineExceeded, StopIteration) as error:
+        except (NoodleError, httpx.HTTPError) as error:
             say(f"missed: {error}")
             missed += 1
     for name, goal in GOALS_MS.items():
@@ -43,7 +45,7 @@ def silences(cluster: HostCluster, trials: int, say: Callable[[str], None]) -> I
 
 def _silence(cluster: HostCluster) -> dict[str, float]:
     held = cluster.hold(1)
-    host, number = cluster.host_of(held.node_id), max((event.number for event in cluster.events()), default=0)
+    host, number = cluster.host_of(held.node_id), _last_event(cluster)
     frozen_at = time.time()
     host.freeze()
     try:
@@ -51,11 +53,15 @@ def _silence(cluster: HostCluster) -> dict[str, float]:
         cluster.wait_for("it to be held", lambda: cluster.allocation(held.id).state == "held", OUTER_S)
     finally:
         host.thaw()
+        cluster.release(held.id)
     later = [event for event in cluster.events() if event.number > number]
-    cluster.release(held.id)
     suspected = _first(later, "node_suspect", "node", held.node_id)
     anew = _first(later, "held_anew", "allocation", held.id)
     return {"suspect_silent": (suspected - frozen_at) * 1000, "recover_silent": (anew - frozen_at) * 1000}
+
+
+def _last_event(cluster: HostCluster) -> int:
+    return max((event.number for event in cluster.events()), default=0)
 
 
 def _first(events: list[ClusterEvent], kind: str, detail: str, value: str) -> float:
@@ -74,14 +80,11 @@ def losses(cluster: HostCluster, seconds: float, say: Callable[[str], None]) -> 
     """A fifth of all packets that come to any host is lost for a while: nobody is dead, so nobody is to be held so."""
     _whole(cluster)
     say(f"{LOSS_PERCENT} % of all packets are lost for {seconds:g} s")
-    before = len(cluster.events(*DEATHS))
+    before = _last_event(cluster)
     with ExitStack() as broken:
         for host in cluster.hosts:
             broken.enter_context(losing(host, LOSS_PERCENT))
         time.sleep(seconds)
-    try:
-        deaths: int | None = len(cluster.events(*DEATHS)) - before
-    except NoodleError:
-        deaths = None
+    deaths = sum(event.number > before for event in cluster.events(*DEATHS))
     context: dict[str, str | int | float] = {"loss_percent": LOSS_PERCENT, "seconds": seconds}
     yield Row(metric="false_deaths", value=deaths, unit="", goal=0, context={**context, "hosts": len(cluster.hosts)})

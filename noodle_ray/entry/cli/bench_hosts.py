@@ -13,6 +13,10 @@ from noodle_ray.errors import InvalidInput
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the rows to this file.")]
 
 
+MUST_BE_NOTHING = {"leaked_units", "books_differ", "faults_not_recovered", "processes_growing"}
+"""What makes a run fail, whatever was answered meanwhile."""
+
+
 def add_commands(app: typer.Typer) -> None:
     app.command()(hosts)
     app.command()(chaos)
@@ -66,7 +70,9 @@ def chaos(
     outcome_rows.print_schedule(found.outcome)
     outcome_rows.print_losses(found.outcome)
     report.publish("chaos", rows, json)
-    for difference in found.books["differences"]:
+    for difference in found.books["differences"] if found.books else ():
         say(f"the books differ: {difference}")
     if plots is not None:
         write_plots(found.outcome, plots)
+    if any(row.metric in MUST_BE_NOTHING and row.value != 0 for row in rows):
+        raise typer.Exit(1)

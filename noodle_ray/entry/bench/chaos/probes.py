@@ -15,7 +15,7 @@ from noodle_ray.gateway.resources import OWNER
 Route = Literal["nodes", "allocate", "module", "fusion"]
 
 NODES, ALLOCATIONS, FUSION = "/api/distributed/nodes", "/api/distributed/resources/allocations", "/api/ai/fusion"
-CPUS, LEASE_S, WAIT_S = 0.01, 30.0, 5.0
+CPUS, LEASE_S, WAIT_S = 0.01, 30.0, 8.0
 """What is held for a moment, and how long it may wait for room; where it is not freed, its lease frees it."""
 
 WAITS, AGAIN_S = 202, 0.2
@@ -72,7 +72,7 @@ async def _allocate(client: GatewayClient, call: Call, number: int) -> Told:
 async def _held(client: GatewayClient, wanted: Mapping[str, Any]) -> Answer:
     """What is told of it when it does not wait for room any more. One that waited in vain is not there any more."""
     answer = await client.ask("POST", ALLOCATIONS, wanted, repeatable=True)
-    while answer.status == WAITS or (answer.status == 200 and answer.json()["state"] == "waiting"):
+    while answer.status == WAITS or (answer.status == 200 and answer.json()["state"] in ("waiting", "reserving")):
         await asyncio.sleep(AGAIN_S)
         answer = await client.ask("GET", f"{ALLOCATIONS}/{answer.json()['id']}")
     return answer

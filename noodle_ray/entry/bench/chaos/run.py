@@ -24,6 +24,7 @@ from noodle_ray.entry.bench.host_cluster import BIN, TITLES, HostCluster, Plan
 from noodle_ray.entry.bench.module_versions import ECHO, echo_module
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.http_client import GatewayClient
+from noodle_ray.errors import NoodleError
 
 PLAN = Plan(
     hosts=3,
@@ -55,15 +56,17 @@ class Run:
 
 @dataclass(slots=True)
 class Found:
-    """What came of it. books: as `books` compares them; freed: allocations that lost answers had left."""
+    """What came of it. books: as `books` compares them, if it can; freed: allocations that lost answers had left."""
 
     outcome: Outcome
     samples: list[Sample]
-    books: dict[str, Any]
+    books: dict[str, Any] | None
     freed: int
 
     def rows(self) -> list[Row]:
-        """What the books say at the end."""
+        """What the books say at the end; nothing where the cluster was not whole again, so that they could be read."""
+        if self.books is None:
+            return [Row(metric=name, value=None, unit="", goal=0) for name in ("leaked_units", "books_differ")]
         leaked, differing = self.books["leaked_units"], len(self.books["differences"])
         return [
             Row(metric="leaked_units", value=leaked, unit="", goal=0),
@@ -101,9 +104,13 @@ def measure(cluster: HostCluster, run: Run, say: Say) -> Found:
         probes = probes_of(prober)
     outcome = Outcome(run.minutes * 60, tuple(probes), tuple(one.result() for one in notes.inflicted), seen)
     say("reading the books")
-    freed = asyncio.run(_at_rest(cluster, addresses))
-    time.sleep(QUIET_S)
-    return Found(outcome, notes.samples, _books(cluster, "compare", json.dumps(others)), freed)
+    try:
+        freed = asyncio.run(_at_rest(cluster, addresses))
+        time.sleep(QUIET_S)
+        return Found(outcome, notes.samples, _books(cluster, "compare", json.dumps(others)), freed)
+    except NoodleError as error:
+        say(f"the books cannot be read: {error}")
+        return Found(outcome, notes.samples, None, 0)
 
 
 async def _at_rest(cluster: HostCluster, addresses: Sequence[str]) -> int:

@@ -1,0 +1,79 @@
+"""Other hosts are told to leave before their head ends, each by itself. A real server stands for the gateway."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from noodle_ray.entry import farewell
+from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
+from noodle_ray.entry.farewell import tell_others_to_leave
+
+OURS = StartedProcess(pid=1, started_at=1.0, role="head", node_address="10.0.0.1")
+
+
+def node(name: str, address: str, state: str = "alive") -> dict[str, str]:
+    return {"id": name, "name": name, "address": address, "state": state}
+
+
+@contextmanager
+def gateway(nodes: list[dict[str, str]], stubborn: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Its address, and which nodes it was asked to drain; the stubborn one's drain fails."""
+    drained: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(200, [one for one in nodes if one["id"] not in drained])
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            name = self.path.split("/")[-2]
+            if name != stubborn:
+                drained.append(name)
+            self._answer(503 if name == stubborn else 200, {})
+
+        def _answer(self, status: int, body: object) -> None:
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", drained
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def cluster_at(url: str) -> ClusterFile:
+    return ClusterFile(address="10.0.0.1:6379", dashboard_url="", gateway_url=url, processes=(OURS,))
+
+
+def test_all_but_ours_and_the_dead_are_told() -> None:
+    nodes = [node("head", "10.0.0.1"), node("a", "10.0.0.2"), node("b", "10.0.0.3"), node("c", "10.0.0.4", "dead")]
+    with gateway(nodes) as (url, drained):
+        assert tell_others_to_leave(cluster_at(url), "token") == []
+    assert drained == ["a", "b"]
+
+
+def test_one_that_stays_is_named_and_the_others_are_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farewell, "LEAVE_S", 0.5)
+    with gateway([node("a", "10.0.0.2"), node("b", "10.0.0.3")], stubborn="a") as (url, drained):
+        assert tell_others_to_leave(cluster_at(url), "token") == ["a"]
+    assert drained == ["b"]
+
+
+def test_without_a_gateway_nobody_knows() -> None:
+    assert tell_others_to_leave(cluster_at("http://127.0.0.1:9"), "token") is None
+    assert tell_others_to_leave(cluster_at(""), "token") is None

@@ -1,0 +1,114 @@
+"""The supervisor over processes that only call themselves as Ray's do: what dies of them is started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from noodle_ray.entry import process_session, supervisor
+
+PATIENCE_S = 20.0
+START = """
+for name in gcs_server raylet; do
+    (exec -a /fake/$name sleep 600) &
+done
+echo started >> "$1"
+"""
+
+
+class Supervised:
+    """A supervisor in a session of its own, with a node that is two sleeping processes."""
+
+    def __init__(self, folder: Path, start: str = START) -> None:
+        self.starts = folder / "starts"
+        command = supervisor.command_for(["/bin/bash", "-c", start, "bash", str(self.starts)])
+        self.log = folder / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def pid_of(self, name: str) -> int | None:
+        for member in process_session.members(self.process.pid):
+            try:
+                if member.cmdline()[:1] == [f"/fake/{name}"]:
+                    return int(member.pid)
+            except psutil.NoSuchProcess:
+                continue
+        return None
+
+    def times_started(self) -> int:
+        return self.starts.read_text().count("started") if self.starts.exists() else 0
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Supervised]:
+    running = Supervised(tmp_path)
+    try:
+        until(lambda: running.pid_of("raylet") is not None)
+        time.sleep(3 * supervisor.LOOK_S)
+        yield running
+    finally:
+        process_session.stop(running.process.pid)
+        running.process.wait(5)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_gcs_that_dies_is_started_again_alone(node: Supervised) -> None:
+    gcs, raylet = node.pid_of("gcs_server"), node.pid_of("raylet")
+    assert gcs is not None
+    os.kill(gcs, signal.SIGKILL)
+    until(lambda: node.pid_of("gcs_server") not in (None, gcs))
+    assert node.pid_of("raylet") == raylet
+    assert node.times_started() == 1
+
+
+def test_with_a_raylet_that_dies_the_whole_node_is_started_again(node: Supervised) -> None:
+    gcs, raylet = node.pid_of("gcs_server"), node.pid_of("raylet")
+    assert raylet is not None
+    os.kill(raylet, signal.SIGKILL)
+    until(lambda: node.pid_of("raylet") not in (None, raylet))
+    until(lambda: node.pid_of("gcs_server") not in (None, gcs))
+    assert node.times_started() == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody is told how a stranger's process ended")
+def test_a_node_that_is_told_to_leave_is_not_started_again(node: Supervised) -> None:
+    raylet = node.pid_of("raylet")
+    assert raylet is not None
+    os.kill(raylet, signal.SIGTERM)
+    node.process.wait(PATIENCE_S)
+    assert process_session.members(node.process.pid) == []
+    assert node.times_started() == 1
+
+
+def test_ending_the_session_ends_all_of_it(node: Supervised) -> None:
+    assert process_session.stop(node.process.pid) == 3
+    assert process_session.members(node.process.pid) == []
+
+
+@pytest.mark.parametrize("start", ["exit 3", "(exec -a /fake/gcs_server sleep 600) &"], ids=["fails", "no raylet"])
+def test_a_node_that_does_not_start_at_all_ends_the_supervisor(tmp_path: Path, start: str) -> None:
+    running = Supervised(tmp_path, start)
+    try:
+        assert running.process.wait(PATIENCE_S) != 0
+    finally:
+        process_session.stop(running.process.pid)
+
+
+def test_a_password_is_handed_to_heads_alone() -> None:
+    variables = {"RAY_REDIS_ADDRESS": "here:6379", "RAY_REDIS_PASSWORD": "secret"}
+    options = supervisor.redis_options(["ray", "start", "--head"], variables)
+    assert options == ["--redis-password=secret"]
+    assert supervisor.redis_options(["ray", "start", "--address=x"], variables) == []
+    assert supervisor.redis_options(["ray", "start", "--head"], {"RAY_REDIS_PASSWORD": "secret"}) == []
