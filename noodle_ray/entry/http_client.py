@@ -6,7 +6,7 @@
 
 Requests go to the addresses in turn. What may be repeated is asked once more, at the next address, where the first did
 not answer in time, broke off, said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so), or
-had no gateway behind it. An address that failed is passed over until it answers `/healthz` again.
+had no gateway behind it. An address that failed is passed over until a gateway answers there again.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ DEADLINE_S, FIRST_S = 30.0, 10.0
 CONNECT_S = 2.0
 """What does not take a connection within this is away: that takes milliseconds, or a second where a packet is lost."""
 
-LOOK_S, HEALTH_S = 0.5, 3.0
-"""How often an address that failed is asked how it is, and how long it may take to say so."""
+NOTHING, LOOK_S, HEALTH_S = "/api", 0.5, 3.0
+"""What an address that failed is asked for, how often, and how long it may take to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +151,8 @@ class GatewayClient:
         return came
 
     async def _look(self, address: str) -> None:
-        """Asks how it is until it says so, whatever it says."""
-        while not _is_well(await self._send("GET", "/healthz", None, address, HEALTH_S)):
+        """Asks for nothing in particular until a gateway says that there is no such thing: for that it asks nobody."""
+        while not _is_well(await self._send("GET", NOTHING, None, address, HEALTH_S)):
             self._addresses.failed(address)
             await asyncio.sleep(LOOK_S)
         self._addresses.answered(address)

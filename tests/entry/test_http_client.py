@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiohttp import web
 
-from noodle_ray.entry.http_client import Answer, GatewayClient
+from noodle_ray.entry.http_client import NOTHING, Answer, GatewayClient
 from noodle_ray.errors import DeadlineExceeded, InvalidInput, NoodleError, Unavailable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -26,7 +26,7 @@ class Gateway:
         self.address = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        if request.path == "/healthz":
+        if request.path == NOTHING:
             self.looked_at += 1
         else:
             self.asked.append((request.method, request.path_qs, await request.text()))
@@ -167,7 +167,7 @@ async def test_an_address_that_hangs_altogether_is_passed_over(monkeypatch: pyte
 
 async def test_an_address_keeps_its_turn_where_only_what_was_asked_for_takes_long() -> None:
     async def slow(request: web.Request) -> web.Response:
-        return await (fine if request.path == "/healthz" else hangs)(request)
+        return await (fine if request.path == NOTHING else hangs)(request)
 
     async with gateways(slow, fine) as (one, two), client(one.address, two.address) as asking:
         for _ in range(4):

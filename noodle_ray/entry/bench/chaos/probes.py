@@ -15,7 +15,7 @@ from noodle_ray.gateway.resources import OWNER
 Route = Literal["nodes", "allocate", "module", "fusion"]
 
 NODES, ALLOCATIONS, FUSION = "/api/distributed/nodes", "/api/distributed/resources/allocations", "/api/ai/fusion"
-CPUS, LEASE_S, WAIT_S = 0.01, 30.0, 8.0
+CPUS, LEASE_S, WAIT_S = 0.01, 120.0, 8.0
 """What is held for a moment, and how long it may wait for room; where it is not freed, its lease frees it."""
 
 WAITS, AGAIN_S = 202, 0.2
