@@ -105,6 +105,7 @@ class GatewayClient:
             looking.cancel()
         await asyncio.gather(*self._looking.values(), return_exceptions=True)
         self._looking.clear()
+        self._addresses = GatewayAddresses(self._addresses.all)
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -217,5 +218,7 @@ async def _ask_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandl
     """aiohttp asks again by itself after some errors, at the same address: told so, it does not."""
     try:
         return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # which it leaves to us
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise aiohttp.ClientConnectionError(str(error) or type(error).__name__) from error

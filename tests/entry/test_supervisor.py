@@ -15,10 +15,9 @@ from noodle_ray.entry import process_session, supervisor
 
 PATIENCE_S = 20.0
 START = """
-for name in gcs_server raylet; do
-    (exec -a /fake/$name sleep 600) &
-done
-echo started >> "$1"
+"$1/gcs_server" 600 &
+"$1/raylet" 600 &
+echo started >> "$1/starts"
 """
 
 
@@ -26,8 +25,10 @@ class Supervised:
     """A supervisor in a session of its own, with a node that is two sleeping processes."""
 
     def __init__(self, folder: Path, start: str = START) -> None:
-        self.starts = folder / "starts"
-        command = supervisor.command_for(["/bin/bash", "-c", start, "bash", str(self.starts)])
+        self.folder, self.starts = folder, folder / "starts"
+        for name in ("gcs_server", "raylet"):
+            (folder / name).symlink_to("/bin/sleep")
+        command = supervisor.command_for(["/bin/bash", "-c", start, "bash", str(folder)])
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -35,7 +36,7 @@ class Supervised:
     def pid_of(self, name: str) -> int | None:
         for member in process_session.members(self.process.pid):
             try:
-                if member.cmdline()[:1] == [f"/fake/{name}"]:
+                if member.cmdline()[:1] == [str(self.folder / name)]:
                     return int(member.pid)
             except psutil.NoSuchProcess:
                 continue
@@ -97,7 +98,7 @@ def test_ending_the_session_ends_all_of_it(node: Supervised) -> None:
     assert process_session.members(node.process.pid) == []
 
 
-@pytest.mark.parametrize("start", ["exit 3", "(exec -a /fake/gcs_server sleep 600) &"], ids=["fails", "no raylet"])
+@pytest.mark.parametrize("start", ["exit 3", '"$1/gcs_server" 600 &'], ids=["fails", "no raylet"])
 def test_a_node_that_does_not_start_at_all_ends_the_supervisor(tmp_path: Path, start: str) -> None:
     running = Supervised(tmp_path, start)
     try:
