@@ -58,7 +58,7 @@ RAY_SETTINGS = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "3",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # Serve looks after its replicas four times a second instead of ten
 }
-"""Ray's own settings, the same on every machine of a cluster of ours; cluster.yaml repeats them."""
+"""Ray's own settings, the same on every machine of a cluster of ours; `noodle environment` prints them."""
 
 
 UNGUARDED_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
