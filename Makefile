@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
-RAY_TESTS := tests/cluster tests/nodes/test_nodes_on_ray.py tests/entry/test_attach.py tests/entry/test_autoscaler.py tests/modules_on_ray tests/modules/test_hosts_on_ray.py tests/fusion/test_keeper_on_ray.py tests/store/test_store_on_ray.py tests/hosts/test_faults.py tests/hosts/test_head.py tests/hosts/test_ray_up.py
+RAY_TESTS := tests/cluster tests/nodes/test_nodes_on_ray.py tests/entry/test_attach.py tests/entry/test_autoscaler.py tests/modules_on_ray tests/modules/test_hosts_on_ray.py tests/fusion/test_keeper_on_ray.py tests/store/test_store_on_ray.py tests/hosts/test_faults.py tests/hosts/test_dying_heads.py tests/hosts/test_ray_up.py
 SOAK_MINUTES ?= 60
 # A terminal gets pip's progress bars; a log gets a line a step.
 QUIET := $(shell test -t 1 || echo --quiet)

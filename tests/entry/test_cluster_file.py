@@ -37,7 +37,7 @@ def test_no_cluster_says_where_it_was_looked_for(tmp_path: Path) -> None:
 
 def test_a_broken_file_says_what_mends_it(tmp_path: Path) -> None:
     cluster_path(tmp_path).write_text('{"address": 3}')
-    with pytest.raises(CorruptData, match="`noodle up` writes a new one"):
+    with pytest.raises(CorruptData, match="remove it, and `noodle up` anew"):
         read_cluster(tmp_path)
 
 
