@@ -10,7 +10,7 @@ import httpx
 
 from noodle_ray.entry.cluster_file import ClusterFile
 
-ANSWER_S, LEAVE_S, LOOK_S = 5.0, 10.0, 0.25
+ANSWER_S, LEAVE_S, LOOK_S = 10.0, 40.0, 0.25
 NODES = "/api/distributed/nodes"
 
 
