@@ -218,6 +218,7 @@ class TestImport:
     def test_the_same_token_is_no_obstacle(self, backup: Path, other: State) -> None:
         other.fill({}, {"token": TOKEN.encode() + b"\n"})
         other.import_(backup)
+        assert (other.tables(), other.files()) == (LASTING, FILES)
 
     @pytest.mark.parametrize("there", [True, False])
     def test_a_store_that_goes_away_leaves_all_as_it_was(

@@ -31,7 +31,8 @@ from noodle_ray.store.tables import KEY_CHARACTERS, TABLES
 
 MAX_MEMBERS = 200_000
 MAX_MANIFEST_BYTES = 64 * 2**20
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError, ValueError, OSError)
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError)
+"""What zipfile and the disk raise where an archive is damaged, or made in a way that we never do."""
 
 
 class Backup:
