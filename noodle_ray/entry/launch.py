@@ -185,8 +185,8 @@ def install(
     with redirect_stdout(sys.stderr), connection(cluster.address):
         progress("starting the node manager, the module registry and the service directory")
         components.start_actors(settings)
-        loading = "the encoders (they load their models now) and " if cluster.fusion else ""
-        progress(f"starting {loading}the gateway")
+        encoders = "the encoders and the gateway (the encoders load their models now)"
+        progress(f"starting {encoders if cluster.fusion else 'the gateway'}")
         if not (again and components.has_gateway()):
             # Chosen only now: between choosing a port and listening on it, another may take it.
             port = _choose_port(gateway_port, 8000, gateway_host)
@@ -251,10 +251,11 @@ def forget_running(settings: Settings) -> None:
     """Drops from the store what ends with a cluster: nodes, allocations, loads, services. Modules stay published."""
     from noodle_ray.store.changes import Delete
     from noodle_ray.store.database import Database
+    from noodle_ray.store.tables import RUNNING
 
     database = Database.open(settings.database)
     try:
-        for table in ("allocations", "nodes", "loads", "services"):
+        for table in RUNNING:
             database.apply(Delete(table, key) for key in database.load(table))
     finally:
         database.close()

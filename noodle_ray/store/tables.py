@@ -10,6 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from noodle_ray.errors import InvalidInput, NotFound
 
 TABLES = ("allocations", "nodes", "modules", "loads", "states", "services", "sessions")
+RUNNING = ("allocations", "nodes", "loads", "services")
+"""What is of one running cluster, and ends with it; the others last."""
+
 KEY_CHARACTERS = 300
 
 _metadata = MetaData()

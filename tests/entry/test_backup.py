@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from noodle_ray.actors.artefact_store import ArtefactStore
-from noodle_ray.entry.backup.contents import RUNNING, places
+from noodle_ray.entry.backup.contents import places
 from noodle_ray.entry.backup.reading import open_backup
 from noodle_ray.entry.cli.main import app
 from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
@@ -24,7 +24,7 @@ from noodle_ray.entry.teaching import heads_directory
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, NotFound, Unavailable
 from noodle_ray.store.changes import Put
 from noodle_ray.store.database import Database
-from noodle_ray.store.tables import TABLES
+from noodle_ray.store.tables import RUNNING, TABLES
 
 TOKEN = "the-token-of-this-cluster"
 LASTING = {

@@ -17,9 +17,6 @@ from noodle_ray.store.tables import TABLES
 FORMAT = 1
 MANIFEST, TOKEN = "manifest.json", "token"
 
-RUNNING = ("allocations", "nodes", "loads", "services")
-"""Tables of what ends with a cluster; the others last."""
-
 READ_ORDER = (*(name for name in TABLES if name != "modules"), "modules")
 """Modules last: whatever was read of a module before, its release is read after it."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noodle_ray.entry.backup.contents import RUNNING, TOKEN, Manifest, Place, places
+from noodle_ray.entry.backup.contents import TOKEN, Manifest, Place, places
 from noodle_ray.entry.backup.reading import Backup, open_backup
 from noodle_ray.entry.backup.writing import copy_whole
 from noodle_ray.entry.cluster_file import read_cluster, token_path
@@ -17,7 +17,7 @@ from noodle_ray.errors import Conflict, CorruptData, NotFound, Unavailable
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Change, Delete, Put
 from noodle_ray.store.database import Database
-from noodle_ray.store.tables import TABLES
+from noodle_ray.store.tables import RUNNING, TABLES
 
 Progress = Callable[[str], None]
 

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from noodle_ray.entry.backup.contents import RUNNING, TOKEN, Manifest, kind_of
+from noodle_ray.entry.backup.contents import TOKEN, Manifest, kind_of
 from noodle_ray.entry.cli.output import AsJson, console, print_json, print_table, say
 from noodle_ray.resources import format_bytes
 from noodle_ray.settings import read_settings
+from noodle_ray.store.tables import RUNNING
 
 app = typer.Typer(help="Backup and restore of the state.", no_args_is_help=True)
 
