@@ -2,7 +2,8 @@
 
 A node that one agent does not hear any more is suspected at once. It is dead when two others, asked to probe it, got
 no answer either, while all of them went on living; or at once when its ports are closed, for then its kernel says so.
-One agent that hears it is enough to clear it. With fewer than two others only the outer limit decides.
+One agent that hears it is enough to clear it. With fewer than two others only the outer limit decides. Whoever is
+silent for two others is believed of a third only if one of them says the same: it may be the one that hears nothing.
 """
 
 from __future__ import annotations
@@ -48,14 +49,29 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class _Case:
-    """One suspected node: who hears nothing since when, when that was last said, and the rounds of probes."""
+class _Silence:
+    """One watcher's: when it first said that it hears nothing, and when last."""
 
-    silent_for: dict[str, float] = field(default_factory=dict)
-    said_at: float = float("-inf")
+    since: float
+    said_at: float
+
+
+@dataclass(slots=True)
+class _Case:
+    """One suspected node: who hears nothing of it, and the rounds of probes."""
+
+    silent_for: dict[str, _Silence] = field(default_factory=dict)
     asked_at: float = float("-inf")
     failed: set[str] = field(default_factory=set)
     rounds: int = 0
+
+    @property
+    def said_at(self) -> float:
+        return max((silence.said_at for silence in self.silent_for.values()), default=float("-inf"))
+
+    def witnesses(self, now: float) -> set[str]:
+        """Who has said of late that it hears nothing."""
+        return {by for by, silence in self.silent_for.items() if now - silence.said_at <= FRESH_S}
 
 
 class Detector:
@@ -98,7 +114,9 @@ class Detector:
         self._deaf.clear()
         self._agentless.clear()
         for case in self._cases.values():
-            case.asked_at = case.said_at = float("-inf")
+            case.asked_at = float("-inf")
+            for silence in case.silent_for.values():
+                silence.said_at = float("-inf")
 
     def endpoint(self, node_id: str) -> Endpoint | None:
         """Where its agent answers, as far as it has said so."""
@@ -143,31 +161,46 @@ class Detector:
 
     # -- what they say
 
-    def observed(self, by: str, seen: Observation, now: float) -> Verdict | None:
-        """Takes an agent's observation; gives the verdict that follows from it alone."""
+    def observed(self, by: str, seen: Observation, now: float) -> list[Verdict]:
+        """Takes an agent's observation; gives the verdicts that follow, in their order."""
         node_id = seen.node_id
         if node_id not in self._endpoints:
-            return None
+            return []
         match seen.what:
             case "heard":
                 self._deaf.pop((by, node_id), None)
                 self._cases.pop(node_id, None)
-                return Verdict(node_id, "alive", f"heard by {_short(by)}")
+                return [Verdict(node_id, "alive", f"heard by {_short(by)}")]
             case "gone":
                 self._cases.pop(node_id, None)
-                return Verdict(node_id, "dead", f"its raylet's port is closed, says {_short(by)}")
+                return [Verdict(node_id, "dead", f"its raylet's port is closed, says {_short(by)}")]
             case "agent gone":
                 self._agentless[node_id] = now
-                return Verdict(node_id, "suspect", f"its agent's port is closed, says {_short(by)}")
+                return [Verdict(node_id, "suspect", f"its agent's port is closed, says {_short(by)}")]
             case "silent":
                 if self._deaf.get((by, node_id), float("-inf")) > now:
-                    return None  # others hear it: it is their link that is cut
-                case = self._cases.setdefault(node_id, _Case())
-                case.silent_for.setdefault(by, now)
-                if now - case.said_at > FRESH_S:  # another silence: probes that were asked for before say nothing of it
-                    case.asked_at, case.failed = float("-inf"), set()
-                case.said_at = now
-                return Verdict(node_id, "suspect", f"silent for {seen.silent_for_s:.1f} s, says {_short(by)}")
+                    return []  # others hear it: it is their link that is cut
+                self._note_silence(by, node_id, now)
+                suspect = Verdict(node_id, "suspect", f"silent for {seen.silent_for_s:.1f} s, says {_short(by)}")
+                return [suspect, *self._clear_after(by, now), *self._clear_after(node_id, now)]
+
+    def _note_silence(self, by: str, node_id: str, now: float) -> None:
+        case = self._cases.setdefault(node_id, _Case())
+        if now - case.said_at > FRESH_S:  # another silence: probes that were asked for before say nothing of it
+            case.asked_at, case.failed = float("-inf"), set()
+        case.silent_for.setdefault(by, _Silence(now, now)).said_at = now
+
+    def _clear_after(self, by: str, now: float) -> Iterator[Verdict]:
+        """Clears those that only `by` does not hear, where two others do not hear `by`."""
+        own = self._cases.get(by)
+        if own is None or len(own.witnesses(now)) < WITNESSES:
+            return
+        for peer in self._watching.get(by, ()):
+            case = self._cases.get(peer.node_id)
+            if case is not None and case.witnesses(now) == {by}:
+                del self._cases[peer.node_id]
+                self._deaf[by, peer.node_id] = now + DEAF_S
+                yield Verdict(peer.node_id, "alive", f"silent for {_short(by)} alone, whom others do not hear either")
 
     def probed(self, node_id: str, by: str, reached: bool, now: float) -> Verdict | None:
         """Takes the outcome of a probe; gives the verdict, where there is one now."""
@@ -193,7 +226,7 @@ class Detector:
 
         Who was deaf to it before does not count, nor does who has only just begun to hear nothing.
         """
-        settled = [by for by, since in case.silent_for.items() if now - since >= SETTLED_S]
+        settled = [by for by, silence in case.silent_for.items() if now - silence.since >= SETTLED_S]
         witnesses = sum((by, node_id) not in self._deaf for by in settled)
         return witnesses < max(1, min(WITNESSES, self._reach))
 

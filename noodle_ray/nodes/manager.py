@@ -26,6 +26,9 @@ from noodle_ray.store.changes import Delete, Document, Put
 OWN_STALL_S = 10.0
 """A manager that has not looked for so long was held up, or its clock was set: it has heard nothing, whoever spoke."""
 
+RETIRE_AGAIN_S = 10.0
+"""A node that was told that it may leave, and is still there, is told again this often."""
+
 
 class Manager:
     """Decides where requests go and what becomes of them. `handle` is the one door through which its state changes."""
@@ -38,7 +41,7 @@ class Manager:
         self._leases = Leases(default_policy, seed)
         self._detector = Detector()
         self._rows_before: dict[str, Document] = {}
-        self._retired: set[str] = set()
+        self._retired_at: dict[str, float] = {}
         self._ticked_at: float | None = None
 
     # -- views
@@ -172,6 +175,7 @@ class Manager:
         for node in self._members.nodes():
             self._members.change(node.id, heard_at=now)
         self._detector.forgive_stall()
+        self._retired_at = dict.fromkeys(self._retired_at, now)
         return self._leases.forgive_stall(now)
 
     # -- nodes come and go
@@ -205,7 +209,7 @@ class Manager:
         name = self._members.node(event.node_id).name
         self._members.forget(event.node_id)
         self._detector.forget(event.node_id)
-        self._retired.discard(event.node_id)
+        self._retired_at.pop(event.node_id, None)
         return [
             Keep(Delete("nodes", event.node_id)),
             Notice("node_left", f"{name} left", {"node": event.node_id}),
@@ -224,7 +228,7 @@ class Manager:
         kept = self._keep_node(self._members.note(event.node_id, word, "asked for", event.at, **fields))
         if event.cordoned:
             return kept
-        self._retired.discard(event.node_id)
+        self._retired_at.pop(event.node_id, None)
         return [*kept, *self._leases.stop_draining(event.node_id), *self._leases.serve(event.at)]
 
     def _updated(self, event: events.NodeUpdated) -> Instructions:
@@ -278,16 +282,26 @@ class Manager:
         """Ends what is left where the time is over, and lets nodes go that are empty."""
         done: Instructions = []
         for node in self._members.nodes():
-            if node.drain_until is None or node.id in self._retired:
+            if node.drain_until is None:
+                continue
+            if node.id in self._retired_at:
+                done += self._retire_again(node.id, now)
                 continue
             if now >= node.drain_until:
                 done += self._leases.end_drain(node.id, now)
             if self._leases.is_empty(node.id):
-                self._retired.add(node.id)
+                self._retired_at[node.id] = now
                 self._members.note(node.id, "drained", "nothing is left on it", now)
                 notice = Notice("node_drained", f"{node.name} is empty and may leave", {"node": node.id})
                 done += [notice, RetireNode(node.id)]
         return done
+
+    def _retire_again(self, node_id: str, now: float) -> Instructions:
+        """It may not have heard of it."""
+        if now - self._retired_at[node_id] < RETIRE_AGAIN_S:
+            return []
+        self._retired_at[node_id] = now
+        return [RetireNode(node_id)]
 
     # -- whether they are alive
 
@@ -312,7 +326,8 @@ class Manager:
         return [*alive, *(self._watch_and_probe(event.at) if started_again else [])]
 
     def _observed(self, event: events.PeersObserved) -> Instructions:
-        verdicts = [self._detector.observed(event.by, seen, event.at) for seen in event.observations]
+        observed = self._detector.observed
+        verdicts = [verdict for seen in event.observations for verdict in observed(event.by, seen, event.at)]
         if self._is_dead(event.by) and any(seen.what == "heard" for seen in event.observations):
             verdicts.append(Verdict(event.by, "alive", "it hears others again"))
         return [*self._judge(verdicts, event.at), *self._watch_and_probe(event.at)]

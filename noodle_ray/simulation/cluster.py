@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import permutations, product
 
 from noodle_ray.nodes import events
 from noodle_ray.placement.allocation import Allocation
@@ -20,10 +20,13 @@ from noodle_ray.simulation.world import Call, World
 
 NODE = NodeResources.of(cpus=4, gpus=2)
 
-Pairs = frozenset[frozenset[int]]
-"""Links that are cut together, each between two slots."""
+Ways = frozenset[tuple[int, int]]
+"""What is cut together, each from one slot to another."""
 
 HEAD_SLOT = -1
+
+UNHEARD = 0.2
+"""How many of the nodes that are told to leave do not hear of it."""
 
 
 class Cluster:
@@ -41,7 +44,7 @@ class Cluster:
         self.changed: Call = lambda: None
         self._in_slot: dict[int, RayNode] = {}
         self._off_until: dict[int, float] = {}
-        self._isolated: list[Pairs] = []
+        self._isolated: list[Ways] = []
         self._count = 0
         self._slots = slots
         self.ray.on_given_up = self._given_up
@@ -104,25 +107,23 @@ class Cluster:
             self.world.after(2.0, lambda: self._boot_when_connected(old))
 
     def _retire(self, node_id: str) -> None:
+        """Sometimes it does not hear of it."""
+        if self._random.random() < UNHEARD:
+            return
         self.world.after(1.0, lambda: self._change(lambda: self.ray.give_up(node_id)))
 
     # -- links: cuts are between slots, so that a machine that comes back is still cut off
 
     def _rewire(self) -> None:
         ids = {slot: node.id for slot, node in self._in_slot.items()} | {HEAD_SLOT: HEAD}
-        links = [
-            frozenset(ids[slot] for slot in pair)
-            for pairs in self._isolated
-            for pair in sorted(map(sorted, pairs))
-            if all(slot in ids for slot in pair)
-        ]
-        self.network.rewire(links)
+        cut = [(ids[a], ids[b]) for ways in self._isolated for a, b in sorted(ways) if a in ids and b in ids]
+        self.network.rewire(cut)
 
-    def _cut(self, pairs: Pairs, lasts_s: float) -> None:
-        self._change(lambda: self._isolate([*self._isolated, pairs]))
-        self.world.after(lasts_s, lambda: self._change(lambda: self._isolate(_without(self._isolated, pairs))))
+    def _cut(self, ways: Ways, lasts_s: float) -> None:
+        self._change(lambda: self._isolate([*self._isolated, ways]))
+        self.world.after(lasts_s, lambda: self._change(lambda: self._isolate(_without(self._isolated, ways))))
 
-    def _isolate(self, cuts: list[Pairs]) -> None:
+    def _isolate(self, cuts: list[Ways]) -> None:
         self._isolated = cuts
         self._rewire()
 
@@ -137,6 +138,7 @@ class Cluster:
             "freeze": self._freeze,
             "stall": self._freeze,
             "partition": self._partition,
+            "deaf": self._deaf,
             "link-cut": self._link_cut,
             "loss": self._loss,
             "manager-crash": self._manager_crash,
@@ -172,12 +174,18 @@ class Cluster:
         self.world.after(fault.lasts_s, lambda: self._change(lambda: _count_stops(nodes, -1)))
 
     def _partition(self, fault: Fault) -> None:
-        inside = set(fault.slots)
-        outside = {HEAD_SLOT, *range(self._slots)} - inside
-        self._cut(frozenset(frozenset((one, other)) for one in inside for other in outside), fault.lasts_s)
+        out = set(product(fault.slots, self._outside(fault)))
+        self._cut(frozenset(out | {(b, a) for a, b in out}), fault.lasts_s)
+
+    def _deaf(self, fault: Fault) -> None:
+        """It hears nobody, and is heard: what it sends arrives, and no answer to it."""
+        self._cut(frozenset(product(self._outside(fault), fault.slots)), fault.lasts_s)
+
+    def _outside(self, fault: Fault) -> set[int]:
+        return {HEAD_SLOT, *range(self._slots)} - set(fault.slots)
 
     def _link_cut(self, fault: Fault) -> None:
-        self._cut(frozenset(frozenset(pair) for pair in combinations(fault.slots, 2)), fault.lasts_s)
+        self._cut(frozenset(permutations(fault.slots, 2)), fault.lasts_s)
 
     def _loss(self, fault: Fault) -> None:
         self._change(lambda: self.network.lose(LOSS))
@@ -242,7 +250,7 @@ def _count_stops(nodes: list[RayNode], more: int) -> None:
         node.stops += more
 
 
-def _without(cuts: list[Pairs], over: Pairs) -> list[Pairs]:
+def _without(cuts: list[Ways], over: Ways) -> list[Ways]:
     left = list(cuts)
     left.remove(over)
     return left

@@ -228,6 +228,9 @@ class Checker:
         states = {node.id: node.state for node in manager.nodes()}
         if set(states) != set(self._cluster.ray.nodes) or set(states.values()) != {"alive"}:
             yield f"nodes: the manager has {states}, Ray {sorted(self._cluster.ray.nodes)}"
+        for node in manager.nodes():
+            if node.drain_until is not None:
+                yield f"{node.id} was drained and has not left"
 
     def _ledger_agrees(self, pool: ResourcePool) -> Iterator[str]:
         for node_id in pool.node_ids:

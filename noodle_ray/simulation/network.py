@@ -18,13 +18,16 @@ HEAD = "head"
 TWICE = 0.03
 """How many of the calls arrive twice."""
 
+Way = tuple[str, str]
+"""One direction of a link: who sends, and who receives."""
+
 SLOW, SLOW_S = 0.03, (0.5, 3.0)
 """How many of the calls wait for a process that is busy, and for how long."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stuck:
-    link: frozenset[str]
+    way: Way
     deliver: Call
 
 
@@ -34,7 +37,7 @@ class Network:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = world.stream("network")
-        self._cuts: frozenset[frozenset[str]] = frozenset()
+        self._cuts: frozenset[Way] = frozenset()
         self._losses: list[float] = []
         self._stuck: list[_Stuck] = []
 
@@ -53,27 +56,28 @@ class Network:
     def lose_no_more(self, part: float) -> None:
         self._losses.remove(part)
 
-    def rewire(self, cuts: Collection[frozenset[str]]) -> None:
-        """These links are cut from now on, and no others; what was stuck in one that is mended arrives now."""
+    def rewire(self, cuts: Collection[Way]) -> None:
+        """These ways are cut from now on, and no others; what was stuck in one that is mended arrives now."""
         self._cuts = frozenset(cuts)
         stuck, self._stuck = self._stuck, []
         for message in stuck:
-            if message.link in self._cuts:
+            if message.way in self._cuts:
                 self._stuck.append(message)
             else:
                 self._world.after(self._delay(), message.deliver)
 
     def connected(self, one: str, other: str) -> bool:
-        return not self._cuts or frozenset((one, other)) not in self._cuts
+        """Whether each hears the other: then there are answers."""
+        return not self._cuts or self._cuts.isdisjoint([(one, other), (other, one)])
 
     def call(self, sender: str, receiver: str, deliver: Call) -> None:
         """Delivers late, twice, out of order; into a cut: when that is over, or never."""
-        if self.connected(sender, receiver):
+        if (sender, receiver) not in self._cuts:
             self._world.after(self._delay(), deliver)
             if self._random.random() < TWICE:
                 self._world.after(self._delay() + self._random.uniform(0, 3), deliver)
         elif self._random.random() < 0.5:
-            self._stuck.append(_Stuck(frozenset((sender, receiver)), deliver))
+            self._stuck.append(_Stuck((sender, receiver), deliver))
 
     def answered(self, sender: str, receiver: str, probes: int) -> bool:
         """Whether one of so many probes in a row gets through, and its answer back."""

@@ -184,6 +184,22 @@ def test_a_node_that_was_opened_again_can_be_drained_again() -> None:
     assert one(manager.handle(ev.DrainRequested("n1", 60.0, 2.0)), RetireNode).node_id == "n1"
 
 
+def test_a_node_that_may_leave_and_stays_is_told_again() -> None:
+    manager = manager_with("n1")
+    manager.handle(ev.Tick(0.0))
+    assert one(manager.handle(ev.DrainRequested("n1", 60.0, 0.0)), RetireNode).node_id == "n1"
+    told = [at for at in range(1, 26) if any(isinstance(step, RetireNode) for step in manager.handle(ev.Tick(at)))]
+    assert told == [10, 20]
+
+
+def test_a_node_that_may_leave_is_told_again_by_a_clock_that_was_set_back() -> None:
+    manager = manager_with("n1")
+    manager.handle(ev.Tick(5000.0))
+    manager.handle(ev.DrainRequested("n1", 5060.0, 5000.0))
+    told = [at for at in range(1, 26) if any(isinstance(step, RetireNode) for step in manager.handle(ev.Tick(at)))]
+    assert told == [11, 21]
+
+
 def test_a_node_whose_agent_alone_is_gone_does_not_die_of_probes_that_nobody_answers() -> None:
     watching = detector()
     watching.observed("a", SILENT, 0.0)
@@ -264,3 +280,50 @@ def test_a_dead_node_that_hears_nobody_stays_dead_whatever_it_tells() -> None:
     manager = dead_node()
     manager.handle(ev.PeersObserved("n2", (Observation("n3", "silent", 3.0),), 2.0))
     assert manager.node("n2").state == "dead"
+
+
+def suspected(manager: Manager) -> list[str]:
+    return [node.id for node in manager.nodes() if node.state == "suspect"]
+
+
+def three_of_whom_one_is_deaf() -> Manager:
+    """n1 hears nobody, and nobody gets an answer from it."""
+    manager = manager_with("n1", "n2", "n3")
+    for place, node in enumerate(("n1", "n2", "n3")):
+        manager.handle(ev.AgentStarted(node, Endpoint("10.0.0.1", place, 6000), 0.0))
+    manager.handle(ev.Tick(0.1))
+    silent = {node: Observation(node, "silent", 1.0) for node in ("n1", "n2", "n3")}
+    manager.handle(ev.PeersObserved("n1", (silent["n2"], silent["n3"]), 1.0))
+    manager.handle(ev.PeersObserved("n2", (silent["n1"],), 1.2))
+    assert suspected(manager) == ["n1", "n2", "n3"]
+    manager.handle(ev.PeersObserved("n3", (silent["n1"],), 1.4))
+    return manager
+
+
+def test_the_word_of_one_whom_nobody_hears_closes_no_others() -> None:
+    manager = three_of_whom_one_is_deaf()
+    assert suspected(manager) == ["n1"]
+    manager.handle(ev.PeersObserved("n1", (Observation("n2", "silent", 2.0),), 2.0))
+    assert suspected(manager) == ["n1"]
+
+
+def test_one_whom_nobody_hears_is_dead_after_the_others_have_probed_it() -> None:
+    manager = three_of_whom_one_is_deaf()
+    manager.handle(ev.Tick(2.3))
+    for by in ("n2", "n3"):
+        manager.handle(ev.NodeProbed("n1", by, False, 3.6))
+    assert manager.node("n1").state == "dead"
+    assert suspected(manager) == []
+
+
+def test_one_whom_nobody_hears_is_believed_where_another_says_the_same() -> None:
+    manager = three_of_whom_one_is_deaf()
+    manager.handle(ev.PeersObserved("n3", (Observation("n2", "silent", 1.0),), 2.0))
+    manager.handle(ev.PeersObserved("n1", (Observation("n2", "silent", 2.0),), 2.1))
+    assert suspected(manager) == ["n1", "n2"]
+
+
+def test_of_two_that_do_not_hear_each_other_both_stay_suspected() -> None:
+    watching = detector()
+    told = [watching.observed("a", SILENT, 0.0), watching.observed("b", Observation("a", "silent", 2.5), 0.1)]
+    assert [[verdict.state for verdict in verdicts] for verdicts in told] == [["suspect"], ["suspect"]]

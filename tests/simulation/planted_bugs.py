@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noodle_ray.nodes import detector, events
+from noodle_ray.nodes import detector, events, manager
 from noodle_ray.nodes.detector import Detector, Verdict
 from noodle_ray.nodes.instructions import Granted, Instructions, Keep, RemoveGroup
 from noodle_ray.nodes.leases import Leases
@@ -62,10 +62,10 @@ def silence_is_death(patch: pytest.MonkeyPatch) -> None:
     """Nobody is asked to probe: who is silent for one agent is dead."""
     observed = Detector.observed
 
-    def rash(self: Detector, by: str, seen: Any, now: float) -> Verdict | None:
-        verdict = observed(self, by, seen, now)
-        is_suspect = verdict is not None and seen.what == "silent"
-        return Verdict(seen.node_id, "dead", f"silent, says {by}") if is_suspect else verdict
+    def rash(self: Detector, by: str, seen: Any, now: float) -> list[Verdict]:
+        verdicts = observed(self, by, seen, now)
+        is_suspect = bool(verdicts) and seen.what == "silent"
+        return [Verdict(seen.node_id, "dead", f"silent, says {by}")] if is_suspect else verdicts
 
     patch.setattr(Detector, "observed", rash)
 
@@ -103,6 +103,11 @@ def forgets_who_waits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leases, "_wait_again", drop)
 
 
+def retires_once(patch: pytest.MonkeyPatch) -> None:
+    """A node that may leave is told so once, heard or not."""
+    patch.setattr(manager, "RETIRE_AGAIN_S", float("inf"))
+
+
 BUGS: dict[str, Plant] = {
     "capacity is freed before Ray lets go": frees_before_ray_does,
     "stale news is accepted": accepts_stale_news,
@@ -111,5 +116,6 @@ BUGS: dict[str, Plant] = {
     "silence is death": silence_is_death,
     "the spare is left behind": leaves_the_spare,
     "recovery forgets unknown groups": forgets_unknown_groups,
+    "who may leave is told once": retires_once,
     "who waits after a fail-over is forgotten": forgets_who_waits,
 }
