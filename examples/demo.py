@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from noodle_ray.entry.cli.output import console, with_clear_errors
-from noodle_ray.entry.launch import UpOptions
-from noodle_ray.entry.local_cluster import local_cluster
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster.launch import UpOptions
+from noodle_ray.entry.cluster.local_cluster import local_cluster
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.resources import NodeResources
 
 WORKERS = (

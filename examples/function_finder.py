@@ -29,8 +29,8 @@ import noodle_ray
 from noodle_ray import Cluster, FusionResult, MultimodalInput
 from noodle_ray.entry.bench.fusion.function_queries import Fragments, Target
 from noodle_ray.entry.cli.output import console, print_table, with_clear_errors
-from noodle_ray.entry.datasets import Function, python_functions
-from noodle_ray.entry.voices import VOICES_TEST, speak
+from noodle_ray.entry.training.datasets import Function, python_functions
+from noodle_ray.entry.training.voices import VOICES_TEST, speak
 from noodle_ray.errors import DeadlineExceeded, NotFound, Overloaded, Unavailable
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ
 

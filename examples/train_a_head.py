@@ -13,8 +13,8 @@ import random
 import tempfile
 from pathlib import Path
 
-from noodle_ray.entry.datasets import python_functions
-from noodle_ray.entry.teaching import teach
+from noodle_ray.entry.training.datasets import python_functions
+from noodle_ray.entry.training.teaching import teach
 from noodle_ray.fusion.head import Head
 from noodle_ray.fusion.head_card import card_of
 from noodle_ray.fusion_models.encoders import load_encoder

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import ray
 
-from noodle_ray.entry import cluster_file
 from noodle_ray.entry.aio import AsyncCluster, Held
-from noodle_ray.entry.cluster_file import read_cluster, token_path
+from noodle_ray.entry.cluster import cluster_file
+from noodle_ray.entry.cluster.cluster_file import read_cluster, token_path
+from noodle_ray.entry.cluster.ray_connection import open_connection, use_token
 from noodle_ray.entry.fusion import Fusion
 from noodle_ray.entry.keeping import Kept
 from noodle_ray.entry.loop_thread import LoopThread
 from noodle_ray.entry.modules import Modules
-from noodle_ray.entry.ray_connection import open_connection, use_token
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node
 from noodle_ray.nodes.metrics import ResourceMetrics

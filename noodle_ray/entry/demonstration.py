@@ -6,7 +6,7 @@ is unsure, and all together find the first one. That is an illustration, not a c
 
 from __future__ import annotations
 
-from noodle_ray.entry.datasets import fetch_speech, photographs, python_functions
+from noodle_ray.entry.training.datasets import fetch_speech, photographs, python_functions
 from noodle_ray.errors import NotFound
 from noodle_ray.fusion.inputs import MultimodalInput
 from noodle_ray.settings import read_settings

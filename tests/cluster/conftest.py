@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from noodle_ray import Cluster, connect, read_token
-from noodle_ray.entry import process_session, ray_process
-from noodle_ray.entry.launch import UpOptions
-from noodle_ray.entry.local_cluster import LocalCluster, local_cluster
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import process_session, ray_process
+from noodle_ray.entry.cluster.launch import UpOptions
+from noodle_ray.entry.cluster.local_cluster import LocalCluster, local_cluster
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.fusion_models.packs import pack_directory
 from noodle_ray.resources import NodeResources
 from noodle_ray.settings import read_settings

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from noodle_ray import Cluster, Demand, Request
-from noodle_ray.entry.datasets import photographs
-from noodle_ray.entry.local_cluster import LocalCluster
+from noodle_ray.entry.cluster.local_cluster import LocalCluster
+from noodle_ray.entry.training.datasets import photographs
 from noodle_ray.errors import Conflict
 
 pytestmark = pytest.mark.ray

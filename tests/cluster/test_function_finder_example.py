@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from noodle_ray import Cluster
-from noodle_ray.entry.local_cluster import LocalCluster
-from noodle_ray.entry.voices import find_synthesiser
+from noodle_ray.entry.cluster.local_cluster import LocalCluster
+from noodle_ray.entry.training.voices import find_synthesiser
 from noodle_ray.errors import Unavailable
 from noodle_ray.settings import read_settings
 

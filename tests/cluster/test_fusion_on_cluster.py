@@ -19,8 +19,8 @@ from PIL import Image
 from ray.util.state import list_actors
 
 from noodle_ray import Cluster, MultimodalInput
-from noodle_ray.entry.datasets import fetch_speech, photographs
-from noodle_ray.entry.local_cluster import LocalCluster
+from noodle_ray.entry.cluster.local_cluster import LocalCluster
+from noodle_ray.entry.training.datasets import fetch_speech, photographs
 from noodle_ray.errors import CorruptData, InvalidInput, Unavailable
 from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion_models.encoder_modules import module_name, write_module

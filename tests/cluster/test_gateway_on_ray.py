@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from noodle_ray import Cluster
+from noodle_ray.entry.cluster.local_cluster import LocalCluster
 from noodle_ray.entry.demonstration import demonstration_request
-from noodle_ray.entry.local_cluster import LocalCluster
 
 pytestmark = pytest.mark.ray
 

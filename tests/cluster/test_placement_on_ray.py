@@ -15,7 +15,7 @@ from conftest import processes_named
 
 from noodle_ray import Cluster, Demand, Request
 from noodle_ray.actors import ray_state
-from noodle_ray.entry.local_cluster import LocalCluster
+from noodle_ray.entry.cluster.local_cluster import LocalCluster
 from noodle_ray.errors import Conflict, DoesNotFit, InvalidInput, NotFound, Unavailable
 from noodle_ray.nodes.instructions import PinnedBundle
 

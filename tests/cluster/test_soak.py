@@ -15,12 +15,12 @@ from conftest import processes_named
 
 from noodle_ray import Cluster, Demand, connect
 from noodle_ray.actors import ray_state
-from noodle_ray.entry import local_nodes, process_session
-from noodle_ray.entry.components import start_actors
-from noodle_ray.entry.launch import UpOptions, head_options
-from noodle_ray.entry.local_cluster import LocalCluster, bare_ray
-from noodle_ray.entry.ray_connection import connection
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import local_nodes, process_session
+from noodle_ray.entry.cluster.components import start_actors
+from noodle_ray.entry.cluster.launch import UpOptions, head_options
+from noodle_ray.entry.cluster.local_cluster import LocalCluster, bare_ray
+from noodle_ray.entry.cluster.ray_connection import connection
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.errors import Conflict, DoesNotFit, NotFound, Unavailable
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import NodeResources

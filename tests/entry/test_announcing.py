@@ -16,11 +16,11 @@ import pytest
 from typer.testing import CliRunner
 from zeroconf import EventLoopBlocked, IPVersion, ServiceInfo, Zeroconf
 
-from noodle_ray.entry import hearing, mdns
-from noodle_ray.entry.announcing import Announcing, versions_here
 from noodle_ray.entry.cli.main import app
-from noodle_ray.entry.hearing import find, hear
-from noodle_ray.entry.mdns import SERVICE
+from noodle_ray.entry.cluster import hearing, mdns
+from noodle_ray.entry.cluster.announcing import Announcing, versions_here
+from noodle_ray.entry.cluster.hearing import find, hear
+from noodle_ray.entry.cluster.mdns import SERVICE
 from noodle_ray.errors import Conflict, InvalidInput, NotFound, Unauthorized, Unavailable
 from noodle_ray.nodes.announcement import Announcement, read
 from noodle_ray.nodes.discovery import Heard

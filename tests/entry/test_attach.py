@@ -10,8 +10,8 @@ import httpx
 import pytest
 import ray
 
-from noodle_ray.entry.local_cluster import bare_ray
-from noodle_ray.entry.ray_connection import connection
+from noodle_ray.entry.cluster.local_cluster import bare_ray
+from noodle_ray.entry.cluster.ray_connection import connection
 from noodle_ray.fusion_models.packs import pack_directory
 from noodle_ray.settings import read_settings
 

@@ -21,7 +21,7 @@ from noodle_ray.actors import autoscaler, names
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.entry.client import Cluster
-from noodle_ray.entry.ray_process import free_port
+from noodle_ray.entry.cluster.ray_process import free_port
 from noodle_ray.errors import DoesNotFit
 from noodle_ray.resources import Demand
 from noodle_ray.settings import Settings

@@ -19,8 +19,8 @@ from noodle_ray.actors.artefact_store import ArtefactStore
 from noodle_ray.entry.backup.contents import places
 from noodle_ray.entry.backup.reading import open_backup
 from noodle_ray.entry.cli.main import app
-from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
-from noodle_ray.entry.teaching import heads_directory
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, StartedProcess
+from noodle_ray.entry.training.teaching import heads_directory
 from noodle_ray.errors import Conflict, CorruptData, InvalidInput, NotFound, Unavailable
 from noodle_ray.store.changes import Put
 from noodle_ray.store.database import Database

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from noodle_ray.entry.cluster_file import (
+from noodle_ray.entry.cluster.cluster_file import (
     ClusterFile,
     StartedProcess,
     cluster_path,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, StartedProcess
 from noodle_ray.entry.doctor import clocks, disk, leftovers, machine, packages, ports, running_cluster
 from noodle_ray.entry.doctor.finding import Finding, failed, ok, warn
 from noodle_ray.entry.doctor.leftovers import Running

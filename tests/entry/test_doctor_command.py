@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, StartedProcess
 from noodle_ray.entry.doctor import examination
 from noodle_ray.entry.doctor.finding import Finding
 from noodle_ray.settings import read_settings

@@ -12,10 +12,10 @@ from noodle_ray.entry.bench import postgres_server as postgres_servers
 from noodle_ray.entry.bench import redis_server as redis_servers
 from noodle_ray.entry.bench.postgres_server import PostgresServer
 from noodle_ray.entry.bench.redis_server import RedisServer
+from noodle_ray.entry.cluster.ray_process import quiet_port
 from noodle_ray.entry.doctor.database import check_database
 from noodle_ray.entry.doctor.finding import Finding
 from noodle_ray.entry.doctor.redis_server import Place, check_redis, judge_redis
-from noodle_ray.entry.ray_process import quiet_port
 from noodle_ray.store.changes import Put
 from noodle_ray.store.database import Database
 from noodle_ray.store.schema import VERSION

@@ -9,9 +9,9 @@ from threading import Thread
 
 import pytest
 
-from noodle_ray.entry import farewell
-from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
-from noodle_ray.entry.farewell import tell_others_to_leave
+from noodle_ray.entry.cluster import farewell
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, StartedProcess
+from noodle_ray.entry.cluster.farewell import tell_others_to_leave
 
 OURS = StartedProcess(pid=1, started_at=1.0, role="head", node_address="10.0.0.1")
 

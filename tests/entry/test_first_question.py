@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from noodle_ray.entry import first_question
-from noodle_ray.entry.ray_process import quiet_port
+from noodle_ray.entry.cluster import first_question
+from noodle_ray.entry.cluster.ray_process import quiet_port
 from noodle_ray.fusion.decoder_pool import DecoderPool
 from noodle_ray.fusion.decoding import check
 from noodle_ray.fusion.inputs import MultimodalInput

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from noodle_ray.entry import launch, ray_process
-from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess, cluster_path, read_cluster, this_boot
-from noodle_ray.entry.joining import JoinOptions, join
-from noodle_ray.entry.launch import UpOptions
-from noodle_ray.entry.left_behind import left_behind, refuse_if_left_behind, refuse_other_tables
+from noodle_ray.entry.cluster import launch, ray_process
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, StartedProcess, cluster_path, read_cluster, this_boot
+from noodle_ray.entry.cluster.joining import JoinOptions, join
+from noodle_ray.entry.cluster.launch import UpOptions
+from noodle_ray.entry.cluster.left_behind import left_behind, refuse_if_left_behind, refuse_other_tables
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.settings import Settings
 

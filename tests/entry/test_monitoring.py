@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from noodle_ray.entry.cli.main import app
-from noodle_ray.entry.cluster_file import ClusterFile
+from noodle_ray.entry.cluster.cluster_file import ClusterFile
 from noodle_ray.entry.monitoring.dashboard import dashboard
 from noodle_ray.entry.monitoring.files import monitoring_files, write_files
 from noodle_ray.entry.monitoring.queries import queries_of

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from noodle_ray.entry import process_session, ray_process
-from noodle_ray.entry.cluster_file import StartedProcess
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import process_session, ray_process
+from noodle_ray.entry.cluster.cluster_file import StartedProcess
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.resources import NodeResources
 from noodle_ray.settings import read_settings

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from noodle_ray.entry import process_session, supervisor
+from noodle_ray.entry.cluster import process_session, supervisor
 
 PATIENCE_S = 20.0
 START = """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from noodle_ray.entry import datasets
+from noodle_ray.entry.training import datasets
 from noodle_ray.errors import CorruptData, Unavailable
 from noodle_ray.fusion_models.encoders import ModalityEncoder, load_encoder
 from noodle_ray.fusion_models.fetch import fetch_base

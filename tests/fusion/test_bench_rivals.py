@@ -20,9 +20,9 @@ from noodle_ray.entry.bench.fusion.faults import Faults
 from noodle_ray.entry.bench.fusion.rivals import RIVALS
 from noodle_ray.entry.bench.fusion.rivals_encoders import Encoders, Question
 from noodle_ray.entry.bench.fusion.rivals_fastapi import application
-from noodle_ray.entry.cluster_file import ClusterFile, StartedProcess
-from noodle_ray.entry.datasets import Photograph, SpeechSet
-from noodle_ray.entry.local_cluster import LocalCluster
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, StartedProcess
+from noodle_ray.entry.cluster.local_cluster import LocalCluster
+from noodle_ray.entry.training.datasets import Photograph, SpeechSet
 from noodle_ray.errors import NotFound
 from noodle_ray.fusion import limits
 from noodle_ray.fusion.calibration import load_calibration

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from noodle_ray.entry import datasets
 from noodle_ray.entry.cli import data, models
+from noodle_ray.entry.training import datasets
 from noodle_ray.errors import CorruptData, NotFound, Unavailable
 from noodle_ray.fusion_models.packs import Pack
 

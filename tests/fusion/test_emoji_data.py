@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from noodle_ray.entry import emoji as data
 from noodle_ray.entry.cli.data import app
-from noodle_ray.entry.emoji import Emoji, EmojiSet
+from noodle_ray.entry.training import emoji as data
+from noodle_ray.entry.training.emoji import Emoji, EmojiSet
 from noodle_ray.errors import CorruptData, NotFound, Unavailable
 from noodle_ray.fusion.decoding import decode_image
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from noodle_ray.entry.datasets import Photograph, SpeechSet
+from noodle_ray.entry.training.datasets import Photograph, SpeechSet
 from noodle_ray.errors import InvalidInput, NotFound
 from noodle_ray.fusion.calibration import load_calibration
 from noodle_ray.fusion.decoding import decode_audio, decode_image

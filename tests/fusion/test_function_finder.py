@@ -23,7 +23,7 @@ from noodle_ray.entry.bench.fusion.function_queries import (
     variables_of,
     windows_of,
 )
-from noodle_ray.entry.code_map_training import HELD_BACK, fitted, mean_reciprocal_rank
+from noodle_ray.entry.training.code_map_training import HELD_BACK, fitted, mean_reciprocal_rank
 from noodle_ray.errors import CorruptData, NotFound
 from noodle_ray.fusion.code_tokens import shape_terms, tokens_of
 from noodle_ray.fusion.index_rules import KINDS, shipped_rule

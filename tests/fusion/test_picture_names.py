@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noodle_ray.entry.bench.fusion import picture_names as task
-from noodle_ray.entry.emoji import Emoji
-from noodle_ray.entry.vision_names import may_mirror
+from noodle_ray.entry.training.emoji import Emoji
+from noodle_ray.entry.training.vision_names import may_mirror
 
 characters = st.characters(categories=["Lu", "Ll", "So"])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from noodle_ray.entry.datasets import SpeechSet
+from noodle_ray.entry.training.datasets import SpeechSet
 from noodle_ray.errors import InvalidInput
 from noodle_ray.fusion.decoding import decode_audio
 from noodle_ray.fusion.reading import Reading

@@ -13,9 +13,9 @@ import pytest
 from fusion_media import picture, sound
 from typer.testing import CliRunner, Result
 
-from noodle_ray.entry import shipped_heads
 from noodle_ray.entry.cli import fusion_group
-from noodle_ray.entry.datasets import Photograph
+from noodle_ray.entry.training import shipped_heads
+from noodle_ray.entry.training.datasets import Photograph
 from noodle_ray.errors import InvalidInput, NotFound
 from noodle_ray.fusion.decoding import decode_audio, decode_image
 from noodle_ray.fusion.head import Head, known_heads

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from noodle_ray.entry.datasets import Photograph
+from noodle_ray.entry.training.datasets import Photograph
 from noodle_ray.errors import CorruptData, InvalidInput
 from noodle_ray.fusion.calibration import UNFITTED, Calibration, Scale
 from noodle_ray.fusion.decoding import Pixels, decode_image
@@ -189,7 +189,7 @@ def test_without_a_head_for_its_weights_a_pack_goes_by_classes(
 
 
 def test_the_shipped_head_names_a_drawing_of_no_style_it_knows(base: Pack, cache_dir: Path) -> None:
-    from noodle_ray.entry.emoji import load_emoji
+    from noodle_ray.entry.training.emoji import load_emoji
     from noodle_ray.errors import Unavailable
 
     try:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from noodle_ray.entry import voices
 from noodle_ray.entry.cli import data
+from noodle_ray.entry.training import voices
 from noodle_ray.errors import CorruptData, InvalidInput, NotFound, Unavailable
 from noodle_ray.fusion_models.audio import SpeechEncoder
 from noodle_ray.fusion_models.encoders import ModalityEncoder

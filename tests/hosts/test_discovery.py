@@ -24,7 +24,7 @@ import pytest
 from zeroconf import IPVersion, ServiceBrowser, ServiceStateChange, Zeroconf
 
 from noodle_ray.entry.bench.hosts import Host, hosts, why_not
-from noodle_ray.entry.mdns import SERVICE
+from noodle_ray.entry.cluster.mdns import SERVICE
 
 WHY_NOT = why_not()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"there can be no hosts here: {WHY_NOT}")
@@ -39,7 +39,7 @@ ANNOUNCE = """
 import json, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from noodle_ray.entry.announcing import Announcing
+from noodle_ray.entry.cluster.announcing import Announcing
 with ExitStack() as stack:
     for age_s, fields in json.loads(sys.argv[1]):
         stack.enter_context(Announcing(**fields, clock=lambda age_s=age_s: time.time() - age_s))
@@ -50,7 +50,7 @@ with ExitStack() as stack:
 REPEAT = """
 import json, sys
 from zeroconf import ServiceInfo, Zeroconf
-from noodle_ray.entry.mdns import SERVICE
+from noodle_ray.entry.cluster.mdns import SERVICE
 name, host, properties = json.loads(sys.argv[1])
 with Zeroconf([host]) as responder:
     text = {key.encode(): value.encode() for key, value in properties.items()}
@@ -62,7 +62,7 @@ with Zeroconf([host]) as responder:
 # What is found, or why nothing is.
 FIND = """
 import json, sys
-from noodle_ray.entry.hearing import find
+from noodle_ray.entry.cluster.hearing import find
 from noodle_ray.errors import NoodleError
 token, name, timeout_s = json.loads(sys.argv[1])
 said = []
@@ -74,7 +74,7 @@ except NoodleError as error:
 # All that is announced as it is announced.
 HEAR = """
 import json
-from noodle_ray.entry.hearing import hear
+from noodle_ray.entry.cluster.hearing import hear
 print(json.dumps([
     [one.instance, {key.decode(): value.decode() for key, value in one.properties.items()}] for one in hear(1.5)
 ]))

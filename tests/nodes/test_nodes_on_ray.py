@@ -8,9 +8,9 @@ import pytest
 import ray
 
 from noodle_ray.actors import ray_state
-from noodle_ray.entry import ray_process
 from noodle_ray.entry.aio import Held
 from noodle_ray.entry.bench.nodes_fleet import Fleet, fleet, wait_for
+from noodle_ray.entry.cluster import ray_process
 from noodle_ray.errors import NotFound
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation

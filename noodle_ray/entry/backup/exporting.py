@@ -16,7 +16,7 @@ from noodle_ray.entry.backup.contents import (
     table_member,
 )
 from noodle_ray.entry.backup.writing import BackupWriter, new_backup
-from noodle_ray.entry.cluster_file import read_token
+from noodle_ray.entry.cluster.cluster_file import read_token
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Document
 from noodle_ray.store.database import Database

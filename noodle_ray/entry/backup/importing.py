@@ -12,7 +12,7 @@ from pathlib import Path
 from noodle_ray.entry.backup.contents import TOKEN, Manifest, Place, places
 from noodle_ray.entry.backup.reading import Backup, open_backup
 from noodle_ray.entry.backup.writing import copy_whole
-from noodle_ray.entry.cluster_file import read_cluster, token_path
+from noodle_ray.entry.cluster.cluster_file import read_cluster, token_path
 from noodle_ray.errors import Conflict, CorruptData, NotFound, Unavailable
 from noodle_ray.settings import Settings
 from noodle_ray.store.changes import Change, Delete, Put

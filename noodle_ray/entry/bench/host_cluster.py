@@ -19,7 +19,7 @@ import httpx
 import noodle_ray
 from noodle_ray.entry.bench.host_storage import Storage, embedded
 from noodle_ray.entry.bench.hosts import Host, hosts, this_machine
-from noodle_ray.entry.local_nodes import Progress
+from noodle_ray.entry.cluster.local_nodes import Progress
 from noodle_ray.errors import DeadlineExceeded, NotFound
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.placement.allocation import Allocation, OnLoss
@@ -38,7 +38,7 @@ STATE_DIR = "/root/.noodle-ray"
 TITLES = {
     "gcs": "gcs_server",
     "raylet": "raylet",
-    "supervisor": "noodle_ray.entry.supervisor",
+    "supervisor": "noodle_ray.entry.cluster.supervisor",
     "agent": "ray::NodeAgent",
     "manager": "ray::NodeManager",
     "registry": "ray::ModuleRegistry",

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from noodle_ray.entry import ray_tables
 from noodle_ray.entry.bench import postgres_server, redis_server
+from noodle_ray.entry.cluster import ray_tables
 
 Storage = Callable[[str], AbstractContextManager[Mapping[str, str]]]
 """Given this machine's address on the hosts' network: the variables for all hosts, good as long as the block lasts."""

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noodle_ray.entry import ray_process
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.bench.timing import percentile
 from noodle_ray.entry.cli.output import say
 from noodle_ray.entry.client import Cluster, connect
-from noodle_ray.entry.launch import HEAD_ADDRESS, UpOptions
-from noodle_ray.entry.local_cluster import bare_ray
-from noodle_ray.entry.ray_connection import connection
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import ray_process
+from noodle_ray.entry.cluster.launch import HEAD_ADDRESS, UpOptions
+from noodle_ray.entry.cluster.local_cluster import bare_ray
+from noodle_ray.entry.cluster.ray_connection import connection
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.resources import NodeResources
 
 SETTLING_S = 8.0
@@ -43,7 +43,7 @@ def module_cluster() -> Iterator[tuple[Cluster, Path]]:
         connection(cluster.file.address),
     ):
         # Serve reads its variables when it is imported: not before they are set.
-        from noodle_ray.entry.components import start_actors
+        from noodle_ray.entry.cluster.components import start_actors
 
         start_actors(cluster.settings)
         with connect(cluster.file.address) as client:

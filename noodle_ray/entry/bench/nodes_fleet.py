@@ -13,13 +13,13 @@ import ray
 
 from noodle_ray.actors import names, ray_state
 from noodle_ray.actors.ray_errors import get
-from noodle_ray.entry import launch, process_session, ray_process
 from noodle_ray.entry.bench.chaos.ledger_check import Books, RaySide, leaked_units
-from noodle_ray.entry.cluster_file import StartedProcess, token_path
-from noodle_ray.entry.components import start_actors
-from noodle_ray.entry.local_cluster import LocalCluster, bare_ray
-from noodle_ray.entry.ray_connection import connection
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import launch, process_session, ray_process
+from noodle_ray.entry.cluster.cluster_file import StartedProcess, token_path
+from noodle_ray.entry.cluster.components import start_actors
+from noodle_ray.entry.cluster.local_cluster import LocalCluster, bare_ray
+from noodle_ray.entry.cluster.ray_connection import connection
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.errors import DeadlineExceeded
 from noodle_ray.nodes.event_log import ClusterEvent
 from noodle_ray.nodes.membership import Node

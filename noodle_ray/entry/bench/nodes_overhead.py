@@ -19,13 +19,13 @@ import numpy as np
 import psutil
 import ray
 
-from noodle_ray.entry import launch, process_session, ray_process
 from noodle_ray.entry.bench.report import Row
-from noodle_ray.entry.cluster_file import ClusterFile
-from noodle_ray.entry.components import start_actors, start_node_manager
-from noodle_ray.entry.local_cluster import LocalCluster, bare_ray
-from noodle_ray.entry.ray_connection import connection
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import launch, process_session, ray_process
+from noodle_ray.entry.cluster.cluster_file import ClusterFile
+from noodle_ray.entry.cluster.components import start_actors, start_node_manager
+from noodle_ray.entry.cluster.local_cluster import LocalCluster, bare_ray
+from noodle_ray.entry.cluster.ray_connection import connection
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.errors import Unavailable
 from noodle_ray.resources import NodeResources
 

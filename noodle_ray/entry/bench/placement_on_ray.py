@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 from noodle_ray.actors import ray_state
 from noodle_ray.actors.groups import GROUP_TIMEOUT_S
-from noodle_ray.entry import launch
 from noodle_ray.entry.aio import AsyncCluster
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.bench.timing import percentile
 from noodle_ray.entry.cli.output import say
 from noodle_ray.entry.client import Cluster, connect
-from noodle_ray.entry.components import start_actors
-from noodle_ray.entry.local_cluster import bare_ray
-from noodle_ray.entry.ray_connection import connection
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import launch
+from noodle_ray.entry.cluster.components import start_actors
+from noodle_ray.entry.cluster.local_cluster import bare_ray
+from noodle_ray.entry.cluster.ray_connection import connection
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.nodes.instructions import PinnedBundle
 from noodle_ray.resources import Demand, NodeResources
 

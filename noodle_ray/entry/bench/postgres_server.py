@@ -20,7 +20,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from noodle_ray.entry.ray_process import quiet_port
+from noodle_ray.entry.cluster.ray_process import quiet_port
 from noodle_ray.errors import Unavailable
 
 USER = "noodle"

@@ -14,7 +14,7 @@ from typing import Literal
 
 import redis
 
-from noodle_ray.entry.ray_process import quiet_port
+from noodle_ray.entry.cluster.ray_process import quiet_port
 from noodle_ray.errors import Unavailable
 
 START_S, STOP_S, LOOK_S = 20.0, 20.0, 0.02

@@ -10,16 +10,16 @@ from pathlib import Path
 import httpx
 import psutil
 
-from noodle_ray.entry import launch, process_session
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.bench.timing import milliseconds, percentile
 from noodle_ray.entry.cli.output import say
 from noodle_ray.entry.client import Cluster, connect
-from noodle_ray.entry.cluster_file import StartedProcess, read_token
-from noodle_ray.entry.components import start_actors
+from noodle_ray.entry.cluster import launch, process_session
+from noodle_ray.entry.cluster.cluster_file import StartedProcess, read_token
+from noodle_ray.entry.cluster.components import start_actors
+from noodle_ray.entry.cluster.local_cluster import LocalCluster, bare_ray, local_cluster
+from noodle_ray.entry.cluster.ray_connection import connection
 from noodle_ray.entry.demonstration import demonstration_request, recorded_sentence
-from noodle_ray.entry.local_cluster import LocalCluster, bare_ray, local_cluster
-from noodle_ray.entry.ray_connection import connection
 from noodle_ray.errors import DeadlineExceeded
 from noodle_ray.resources import Demand
 

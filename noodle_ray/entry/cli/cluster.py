@@ -55,8 +55,8 @@ def up(
     json: AsJson = False,
 ) -> None:
     """Start Ray and noodle-ray on this machine; where a cluster ended here without `down`, go on with that."""
-    from noodle_ray.entry import launch
-    from noodle_ray.entry.own_address import own_address
+    from noodle_ray.entry.cluster import launch
+    from noodle_ray.entry.cluster.own_address import own_address
 
     settings = read_settings()
     # What is announced must be reached from outside.
@@ -84,7 +84,7 @@ def up(
 
 def down(json: AsJson = False) -> None:
     """End what `up` or `join` started here, or take off what `attach` installed; nothing else."""
-    from noodle_ray.entry import launch
+    from noodle_ray.entry.cluster import launch
 
     ended = launch.down(read_settings(), say)
     if json:
@@ -100,7 +100,7 @@ def attach(
     json: AsJson = False,
 ) -> None:
     """Install noodle-ray onto a Ray that already runs."""
-    from noodle_ray.entry import attaching
+    from noodle_ray.entry.cluster import attaching
 
     cluster = attaching.attach(read_settings(), address, gateway_host, gateway_port, say)
     if json:
@@ -129,7 +129,7 @@ def status(json: AsJson = False) -> None:
 
 def environment() -> None:
     """Print the variables that Ray must be started with on a host of a noodle-ray cluster, for a shell's eval."""
-    from noodle_ray.entry import launch
+    from noodle_ray.entry.cluster import launch
 
     for name, value in launch.host_environment(read_settings()).items():
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
@@ -214,7 +214,7 @@ def add_node(
     pretend: Annotated[bool, typer.Option(help="Declare GPUs that are not there, marked as such.")] = False,
 ) -> None:
     """Start one more Ray node on this machine, joined to the cluster that `up` started."""
-    from noodle_ray.entry.local_nodes import add_node as add
+    from noodle_ray.entry.cluster.local_nodes import add_node as add
 
     if gpus and not pretend:
         raise InvalidInput.of("gpus", "give --pretend to declare GPUs by hand; real ones are found by Ray", gpus)

@@ -6,7 +6,7 @@ import typer
 
 from noodle_ray.entry.cli.output import AsJson, console, print_json
 from noodle_ray.entry.cli.progress import shown_progress
-from noodle_ray.entry.datasets import fetch_speech, speech_directory
+from noodle_ray.entry.training.datasets import fetch_speech, speech_directory
 from noodle_ray.settings import read_settings
 
 app = typer.Typer(help="Real input for the demo and the tests.", no_args_is_help=True)
@@ -30,7 +30,7 @@ def speech(json: AsJson = False) -> None:
 @fetching.command()
 def emoji(json: AsJson = False) -> None:
     """Emoji as several artists drew them, with names, from npm's packages; nothing is installed."""
-    from noodle_ray.entry.emoji import STYLES, emoji_directory, fetch_emoji
+    from noodle_ray.entry.training.emoji import STYLES, emoji_directory, fetch_emoji
 
     cache_dir = read_settings().cache_dir
     with shown_progress() as progress:
@@ -45,7 +45,7 @@ def emoji(json: AsJson = False) -> None:
 @fetching.command()
 def voices(json: AsJson = False) -> None:
     """Artificial voices: espeak-ng from the PATH, or from Debian's packages; nothing is installed."""
-    from noodle_ray.entry.voices import VOICES, find_synthesiser
+    from noodle_ray.entry.training.voices import VOICES, find_synthesiser
 
     with shown_progress() as progress:
         found = find_synthesiser(read_settings().cache_dir, progress)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from noodle_ray.entry.cli.output import AsJson, print_json, print_table, say
-from noodle_ray.entry.cluster_file import read_token
+from noodle_ray.entry.cluster.cluster_file import read_token
 from noodle_ray.errors import NotFound
 from noodle_ray.nodes.discovery import Judged, Standing, ignored, verify_all
 from noodle_ray.settings import read_settings
@@ -31,7 +31,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def discover(timeout: Timeout = 3.0, interface: Interface = "", json: AsJson = False) -> None:
     """List the clusters that are announced on this network, and which of them this host's token fits."""
-    from noodle_ray.entry.hearing import HELP, hear
+    from noodle_ray.entry.cluster.hearing import HELP, hear
 
     token = _token()
     judged, faults = verify_all(hear(timeout, interface or None), token, time.time())

@@ -36,7 +36,7 @@ def train(
         _rebuild(shipped)
         return
     assert rows is not None
-    from noodle_ray.entry.teaching import teach
+    from noodle_ray.entry.training.teaching import teach
 
     head = teach(rows, name, read_settings(), split_seed, say, shown_count)
     _show(head.description, json)
@@ -44,7 +44,7 @@ def train(
 
 def heads(json: AsJson = False) -> None:
     """The trained heads."""
-    from noodle_ray.entry.teaching import heads_directory
+    from noodle_ray.entry.training.teaching import heads_directory
 
     folder = heads_directory(read_settings())
     found = [Head.load(folder, name).description for name in known_heads(folder)]
@@ -56,7 +56,7 @@ def heads(json: AsJson = False) -> None:
 
 
 def _rebuild(name: str) -> None:
-    from noodle_ray.entry.shipped_heads import rebuild
+    from noodle_ray.entry.training.shipped_heads import rebuild
 
     with shown_progress() as progress:
         rebuild(name, read_settings().cache_dir, progress)

@@ -35,7 +35,7 @@ def join(
     json: AsJson = False,
 ) -> None:
     """Start Ray on this host as one more node of a cluster whose head runs on another."""
-    from noodle_ray.entry import joining
+    from noodle_ray.entry.cluster import joining
 
     settings = read_settings()
     object_store_bytes = NodeResources.of(memory=object_store).memory_bytes if object_store else None
@@ -52,7 +52,7 @@ def rejoin(
     run: Annotated[str, typer.Option(help='Done before Ray starts again, such as "git pull && make setup".')] = "",
 ) -> None:
     """Leave the cluster for a moment and come back as before: for upgrades, host by host."""
-    from noodle_ray.entry import rejoining
+    from noodle_ray.entry.cluster import rejoining
 
     rejoining.rejoin(read_settings(), read_seconds("deadline", deadline, 86_400), run, say)
 

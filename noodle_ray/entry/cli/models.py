@@ -87,7 +87,7 @@ def calibrate(
     pack: PackOption = "base",
 ) -> None:
     """Fit a pack's temperatures on recorded speech, photographs and Python functions; prints JSON (minutes)."""
-    from noodle_ray.entry import datasets
+    from noodle_ray.entry.training import datasets
     from noodle_ray.fusion_models.calibrate import Calibrator, Case
     from noodle_ray.fusion_models.encoders import load_anchor, load_encoder
     from noodle_ray.fusion_models.packs import load_pack
@@ -111,7 +111,7 @@ def calibrate(
 
 def _drawings(cache_dir: Path, progress: Callable[[str], None]) -> list[Case]:
     """Emoji in the style that nothing was trained on, without those that are for tests."""
-    from noodle_ray.entry.emoji import STYLES, TEST, VALIDATION, fetch_emoji
+    from noodle_ray.entry.training.emoji import STYLES, TEST, VALIDATION, fetch_emoji
     from noodle_ray.fusion.decoding import decode_image
     from noodle_ray.fusion_models.calibrate import Case
 

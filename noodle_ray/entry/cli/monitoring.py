@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from noodle_ray.entry.cli.output import AsJson, console, print_json
-from noodle_ray.entry.cluster_file import read_cluster, token_path
+from noodle_ray.entry.cluster.cluster_file import read_cluster, token_path
 from noodle_ray.entry.monitoring.files import monitoring_files, write_files
 from noodle_ray.entry.monitoring.provisioning import DASHBOARDS
 from noodle_ray.entry.monitoring.scraping import Targets

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from noodle_ray.entry.cluster_file import ClusterFile, read_cluster, token_path
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, read_cluster, token_path
+from noodle_ray.entry.cluster.ray_process import runtime_dir_for
 from noodle_ray.entry.doctor import clocks, disk, leftovers, machine, ports, running_cluster
 from noodle_ray.entry.doctor.database import check_database
 from noodle_ray.entry.doctor.finding import Finding, fail, skipped
@@ -18,7 +19,6 @@ from noodle_ray.entry.doctor.packages import check_installed
 from noodle_ray.entry.doctor.redis_server import check_redis
 from noodle_ray.entry.doctor.token_file import check_token
 from noodle_ray.entry.doctor.weights import check_weights
-from noodle_ray.entry.ray_process import runtime_dir_for
 from noodle_ray.errors import CorruptData, NotFound
 from noodle_ray.settings import Settings
 from noodle_ray.store.schema import VERSION

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from noodle_ray.entry.cluster_file import ClusterFile
+from noodle_ray.entry.cluster.cluster_file import ClusterFile
 from noodle_ray.entry.doctor.finding import Finding, ok, warn
 
 SHOWN = 5

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.entry.doctor.finding import Finding, fail, ok, skipped, warn
-from noodle_ray.entry.ray_process import NodeOptions
 from noodle_ray.resources import format_bytes
 
 LEAST_MEMORY, GOOD_MEMORY = 2 * 2**30, 6 * 2**30

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from noodle_ray.entry.cluster_file import ClusterFile
+from noodle_ray.entry.cluster.cluster_file import ClusterFile
 from noodle_ray.entry.doctor.finding import Finding, fail, ok, warn
 
 USUAL = {"Ray": ("", 6379), "dashboard": ("127.0.0.1", 8265), "gateway": ("127.0.0.1", 8000)}

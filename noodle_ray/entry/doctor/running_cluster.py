@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from noodle_ray.entry.cluster_file import ClusterFile
+from noodle_ray.entry.cluster.cluster_file import ClusterFile
 from noodle_ray.entry.doctor.clocks import Offset, offset_of_date, offset_of_report
 from noodle_ray.entry.doctor.finding import Finding, fail, ok, skipped
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from noodle_ray.entry.cluster_file import ClusterFile
+from noodle_ray.entry.cluster.cluster_file import ClusterFile
 
 INTERVAL_S = 15
 NOTE = "# Made by `noodle monitoring write`, which overwrites it. The token is read from its file, at each scrape.\n"

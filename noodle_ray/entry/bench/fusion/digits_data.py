@@ -18,7 +18,7 @@ import numpy.typing as npt
 import soundfile
 from PIL import Image
 
-from noodle_ray.entry import voices
+from noodle_ray.entry.training import voices
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples, decode_audio, decode_image
 from noodle_ray.fusion_models.descriptors import LAYOUT
 from noodle_ray.fusion_models.encoders import load_encoder

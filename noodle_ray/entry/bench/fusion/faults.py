@@ -13,7 +13,7 @@ import psutil
 
 from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.entry.client import connect
-from noodle_ray.entry.local_cluster import LocalCluster
+from noodle_ray.entry.cluster.local_cluster import LocalCluster
 from noodle_ray.errors import NotFound
 from noodle_ray.fusion_models.encoder_modules import module_name, write_module
 from noodle_ray.fusion_models.packs import load_pack

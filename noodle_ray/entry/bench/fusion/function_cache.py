@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from noodle_ray.entry import voices
-from noodle_ray.entry.code_map_training import embedded
+from noodle_ray.entry.training import voices
+from noodle_ray.entry.training.code_map_training import embedded
 from noodle_ray.fusion.reading import Matrix
 from noodle_ray.fusion_models.audio import SpeechEncoder
 from noodle_ray.fusion_models.code import words_of

@@ -17,7 +17,7 @@ from noodle_ray.entry.bench.fusion.function_cache import Kept
 from noodle_ray.entry.bench.fusion.function_queries import FIT, TEST, VALIDATION, Fragments, Target, targets
 from noodle_ray.entry.bench.fusion.function_rivals import rivals_of
 from noodle_ray.entry.bench.fusion.task import Goal, Progress, Setting, Task
-from noodle_ray.entry.voices import VOICES_TEST, VOICES_TRAIN, VOICES_VALIDATION
+from noodle_ray.entry.training.voices import VOICES_TEST, VOICES_TRAIN, VOICES_VALIDATION
 from noodle_ray.fusion.fitting import Case
 from noodle_ray.fusion.index import Index
 from noodle_ray.fusion.index_entry import Entry, Query

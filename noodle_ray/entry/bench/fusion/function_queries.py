@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
 
-from noodle_ray.entry.datasets import python_functions
-from noodle_ray.entry.function_pairs import masked
+from noodle_ray.entry.training.datasets import python_functions
+from noodle_ray.entry.training.function_pairs import masked
 from noodle_ray.fusion.code_tokens import COMMENT, LINE, NAME, is_renameable, shape_terms, tokens_of
 
 FUNCTIONS, SEED = 1000, 5

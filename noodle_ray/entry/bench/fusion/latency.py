@@ -180,7 +180,7 @@ def _measure_ours(plan: Plan, settings: Settings, progress: Progress, measured: 
 
 @contextmanager
 def _ours(plan: Plan, cache_dir: Path, progress: Progress, measured: list[Measured]) -> Iterator[tuple[Player, Faults]]:
-    from noodle_ray.entry.ray_connection import connection  # Ray reads its settings when it is imported
+    from noodle_ray.entry.cluster.ray_connection import connection  # Ray reads its settings when it is imported
 
     with (
         systems.noodle_ray(progress) as (system, cluster),

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from noodle_ray.entry.datasets import Function, Prompt, fetch_speech, photographs, python_functions
+from noodle_ray.entry.training.datasets import Function, Prompt, fetch_speech, photographs, python_functions
 from noodle_ray.fusion.modality import FIELD_OF
 
 SHORTEST_S, LONGEST_S = 0.5, 3.0

@@ -17,7 +17,7 @@ from random import Random
 import numpy as np
 
 from noodle_ray.entry.bench.fusion.task import Progress, Setting, Task
-from noodle_ray.entry.emoji import TEST, TRAINING, VALIDATION, Emoji, EmojiSet, fetch_emoji
+from noodle_ray.entry.training.emoji import TEST, TRAINING, VALIDATION, Emoji, EmojiSet, fetch_emoji
 from noodle_ray.errors import Unavailable
 from noodle_ray.fusion.decoding import Pixels, decode_image
 from noodle_ray.fusion.fitting import Case, fit_rule, subsets_of

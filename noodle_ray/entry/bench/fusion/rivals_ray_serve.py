@@ -15,8 +15,8 @@ from starlette.requests import Request
 from noodle_ray.entry.bench.fusion.rivals import Ready
 from noodle_ray.entry.bench.fusion.rivals_encoders import CandidateRows, decoded, encoder_as_set, fused, given
 from noodle_ray.entry.bench.nodes_overhead import default_settings
-from noodle_ray.entry.local_cluster import bare_ray
-from noodle_ray.entry.ray_connection import connection
+from noodle_ray.entry.cluster.local_cluster import bare_ray
+from noodle_ray.entry.cluster.ray_connection import connection
 from noodle_ray.fusion.calibration import load_calibration
 from noodle_ray.fusion.modality import MODALITIES
 from noodle_ray.fusion.reading import Matrix, Reading

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from noodle_ray.entry import datasets
 from noodle_ray.entry.bench.fusion.task import Goal, Progress, Setting, Task
+from noodle_ray.entry.training import datasets
 from noodle_ray.errors import TooLarge
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples, decode_audio
 from noodle_ray.fusion.fitting import Case, fit_rule

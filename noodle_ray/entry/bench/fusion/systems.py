@@ -17,10 +17,10 @@ from typing import IO, Any
 import httpx
 import psutil
 
-from noodle_ray.entry import launch, process_session, ray_process
 from noodle_ray.entry.bench.fusion.load_generator import STARTED, Asked, Load, Target
-from noodle_ray.entry.cluster_file import read_token
-from noodle_ray.entry.local_cluster import LocalCluster, local_cluster
+from noodle_ray.entry.cluster import launch, process_session, ray_process
+from noodle_ray.entry.cluster.cluster_file import read_token
+from noodle_ray.entry.cluster.local_cluster import LocalCluster, local_cluster
 from noodle_ray.errors import Unavailable
 
 PACKAGE = "noodle_ray.entry.bench.fusion"

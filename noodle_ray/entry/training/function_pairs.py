@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from noodle_ray.entry.datasets import MODULES, Function, functions_in, python_functions
+from noodle_ray.entry.training.datasets import MODULES, Function, functions_in, python_functions
 
 _PACKAGES = """
     aiohttp anyio click fastapi fontTools fsspec httpx huggingface_hub jinja2 matplotlib networkx numba numpy packaging

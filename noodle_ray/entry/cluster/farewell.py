@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from noodle_ray.entry.cluster_file import ClusterFile
+from noodle_ray.entry.cluster.cluster_file import ClusterFile
 
 ANSWER_S, LEAVE_S, LOOK_S = 10.0, 40.0, 0.25
 FIRST_S = 3.0

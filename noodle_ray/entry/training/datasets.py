@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from noodle_ray.entry import debian
+from noodle_ray.entry.training import debian
 from noodle_ray.errors import CorruptData, NotFound, Unavailable
 
 Progress = Callable[[str], None]

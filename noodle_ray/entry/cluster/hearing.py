@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from zeroconf import RecordUpdate, RecordUpdateListener, ServiceBrowser, ServiceInfo, Zeroconf
 
-from noodle_ray.entry.announcing import versions_here
-from noodle_ray.entry.mdns import SERVICE, close_mdns, open_mdns
+from noodle_ray.entry.cluster.announcing import versions_here
+from noodle_ray.entry.cluster.mdns import SERVICE, close_mdns, open_mdns
 from noodle_ray.errors import Conflict, InvalidInput, Unavailable
 from noodle_ray.nodes.announcement import Announcement
 from noodle_ray.nodes.discovery import Heard, choose, ignored, verify, verify_all

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from noodle_ray.entry import ray_process
-from noodle_ray.entry.cluster_file import LOOPBACK, ClusterFile, StartedProcess, read_cluster, token_path
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import ray_process
+from noodle_ray.entry.cluster.cluster_file import LOOPBACK, ClusterFile, StartedProcess, read_cluster, token_path
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.errors import Conflict
 from noodle_ray.resources import NodeResources
 from noodle_ray.settings import Settings

@@ -22,7 +22,7 @@ from threading import Event
 
 import psutil
 
-from noodle_ray.entry import process_session
+from noodle_ray.entry.cluster import process_session
 from noodle_ray.errors import NoodleError
 from noodle_ray.nodes.supervision import NODE, RAYLET, Ending, Leave, Restart, Supervision
 
@@ -216,7 +216,7 @@ def command_for(start: Sequence[str], announce: Sequence[str] = ()) -> list[str]
     announce: the cluster's name, and its address on the network, which is told there as long as this lasts.
     """
     options = ["--announce", *announce] if announce else []
-    return [sys.executable, "-m", "noodle_ray.entry.supervisor", *options, "--", *start]
+    return [sys.executable, "-m", "noodle_ray.entry.cluster.supervisor", *options, "--", *start]
 
 
 def main() -> None:
@@ -235,7 +235,7 @@ def main() -> None:
 @contextmanager
 def _announcing(name: str, address: str) -> Iterator[None]:
     """A network that cannot be announced to is no reason for a head not to run."""
-    from noodle_ray.entry.announcing import Announcing
+    from noodle_ray.entry.cluster.announcing import Announcing
 
     token = Path(os.environ[TOKEN_PATH]).read_text().strip()
     with ExitStack() as while_it_runs:

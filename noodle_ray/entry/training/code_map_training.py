@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from noodle_ray.entry.function_pairs import training_pairs
+from noodle_ray.entry.training.function_pairs import training_pairs
 from noodle_ray.fusion.reading import Matrix
 from noodle_ray.fusion_models.code import words_of
 from noodle_ray.fusion_models.code_map import SHIPPED, CodeMap

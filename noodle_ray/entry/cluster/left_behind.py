@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from noodle_ray.entry import ray_tables
-from noodle_ray.entry.cluster_file import ClusterFile, read_cluster
+from noodle_ray.entry.cluster import ray_tables
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, read_cluster
 from noodle_ray.errors import Conflict, NoodleError, NotFound
 from noodle_ray.settings import Settings
 

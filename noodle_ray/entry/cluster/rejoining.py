@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-from noodle_ray.entry import process_session, ray_process
-from noodle_ray.entry.cluster_file import ClusterFile, read_cluster
-from noodle_ray.entry.local_nodes import Progress
+from noodle_ray.entry.cluster import process_session, ray_process
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, read_cluster
+from noodle_ray.entry.cluster.local_nodes import Progress
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.settings import Settings
 

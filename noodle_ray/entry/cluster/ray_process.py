@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from noodle_ray.entry import process_session, ray_tables, supervisor
-from noodle_ray.entry.cluster_file import StartedProcess
+from noodle_ray.entry.cluster import process_session, ray_tables, supervisor
+from noodle_ray.entry.cluster.cluster_file import StartedProcess
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.nodes.membership import NAME_LABEL, PRETENDED_LABEL
 from noodle_ray.resources import NodeResources, from_units

@@ -14,13 +14,13 @@ Rebuild = Callable[[Path, Progress], object]
 
 
 def _vision_names(cache_dir: Path, progress: Progress) -> None:
-    from noodle_ray.entry.vision_names import rebuild  # torch takes seconds to load
+    from noodle_ray.entry.training.vision_names import rebuild  # torch takes seconds to load
 
     rebuild(cache_dir, progress)
 
 
 def _code_map(cache_dir: Path, progress: Progress) -> None:
-    from noodle_ray.entry.code_map_training import train
+    from noodle_ray.entry.training.code_map_training import train
 
     train(cache_dir, progress)
 

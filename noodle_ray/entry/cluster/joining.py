@@ -6,13 +6,13 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from noodle_ray.entry import ray_process
-from noodle_ray.entry.cluster_file import ClusterFile, read_token, token_path
-from noodle_ray.entry.hearing import find
-from noodle_ray.entry.left_behind import refuse_if_left_behind, refuse_if_running
-from noodle_ray.entry.local_nodes import Progress, logs_of
-from noodle_ray.entry.own_address import own_address
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster import ray_process
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, read_token, token_path
+from noodle_ray.entry.cluster.hearing import find
+from noodle_ray.entry.cluster.left_behind import refuse_if_left_behind, refuse_if_running
+from noodle_ray.entry.cluster.local_nodes import Progress, logs_of
+from noodle_ray.entry.cluster.own_address import own_address
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.errors import InvalidInput
 from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.settings import Settings

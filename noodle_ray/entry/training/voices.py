@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from noodle_ray.entry import debian
+from noodle_ray.entry.training import debian
 from noodle_ray.errors import InvalidInput, NotFound, Unavailable
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ, Samples
 from noodle_ray.settings import read_settings

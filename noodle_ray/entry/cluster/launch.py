@@ -10,8 +10,8 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 
-from noodle_ray.entry import ray_process, ray_tables
-from noodle_ray.entry.cluster_file import (
+from noodle_ray.entry.cluster import ray_process, ray_tables
+from noodle_ray.entry.cluster.cluster_file import (
     ClusterFile,
     cluster_path,
     ensure_token,
@@ -19,10 +19,10 @@ from noodle_ray.entry.cluster_file import (
     read_token,
     token_path,
 )
-from noodle_ray.entry.farewell import tell_others_to_leave
-from noodle_ray.entry.left_behind import left_behind, refuse_if_running, refuse_other_tables
-from noodle_ray.entry.local_nodes import Progress, add_nodes, logs_of, start_together
-from noodle_ray.entry.ray_process import NodeOptions
+from noodle_ray.entry.cluster.farewell import tell_others_to_leave
+from noodle_ray.entry.cluster.left_behind import left_behind, refuse_if_running, refuse_other_tables
+from noodle_ray.entry.cluster.local_nodes import Progress, add_nodes, logs_of, start_together
+from noodle_ray.entry.cluster.ray_process import NodeOptions
 from noodle_ray.errors import NoodleError, Unavailable
 from noodle_ray.nodes.membership import GATEWAY_LABEL
 from noodle_ray.settings import Settings
@@ -177,8 +177,8 @@ def install(
     again: they were there before the head ended, and Ray brings them back; what is there already is left as it is.
     """
     # Ray and Serve read their variables when they are imported: not before they are set.
-    from noodle_ray.entry import components, first_question
-    from noodle_ray.entry.ray_connection import connection, use_token
+    from noodle_ray.entry.cluster import components, first_question
+    from noodle_ray.entry.cluster.ray_connection import connection, use_token
 
     use_token(token_path(settings.state_dir))
     # Ray prints its raylets' warnings on standard output, where a command's data belongs.
@@ -263,8 +263,8 @@ def forget_running(settings: Settings) -> None:
 
 def detach(settings: Settings, cluster: ClusterFile) -> int:
     """Takes what `attach` installed off a Ray that goes on running. Gives how many actors ended."""
-    from noodle_ray.entry.components import stop_components
-    from noodle_ray.entry.ray_connection import connection, use_token
+    from noodle_ray.entry.cluster.components import stop_components
+    from noodle_ray.entry.cluster.ray_connection import connection, use_token
 
     use_token(token_path(settings.state_dir))
     with connection(cluster.address):

@@ -19,7 +19,7 @@ from typing import Self
 from zeroconf import Error, ServiceInfo, Zeroconf
 
 from noodle_ray import __version__
-from noodle_ray.entry.mdns import SERVICE, close_mdns, open_mdns
+from noodle_ray.entry.cluster.mdns import SERVICE, close_mdns, open_mdns
 from noodle_ray.errors import Unavailable
 from noodle_ray.nodes.announcement import Announcement, Versions
 from noodle_ray.nodes.discovery import MAX_AGE_S, REISSUED_S

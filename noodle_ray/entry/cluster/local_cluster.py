@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from noodle_ray.entry import launch
-from noodle_ray.entry.cluster_file import ClusterFile, ensure_token
-from noodle_ray.entry.launch import UpOptions
-from noodle_ray.entry.local_nodes import Progress
-from noodle_ray.entry.ray_connection import use_token
+from noodle_ray.entry.cluster import launch
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, ensure_token
+from noodle_ray.entry.cluster.launch import UpOptions
+from noodle_ray.entry.cluster.local_nodes import Progress
+from noodle_ray.entry.cluster.ray_connection import use_token
 from noodle_ray.settings import Settings, read_settings
 
 

@@ -21,7 +21,7 @@ from noodle_ray.actors.ray_errors import get
 from noodle_ray.actors.ray_state import live_nodes
 from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.actors.service_directory import ServiceDirectory
-from noodle_ray.entry.encoders import connect_encoders, start_encoders, stop_encoders
+from noodle_ray.entry.cluster.encoders import connect_encoders, start_encoders, stop_encoders
 from noodle_ray.errors import Conflict, Unavailable
 from noodle_ray.fusion_models.deployments import build_application
 from noodle_ray.nodes.membership import GATEWAY_LABEL

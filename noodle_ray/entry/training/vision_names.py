@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noodle_ray.entry.emoji import SEED, STYLES, TRAINING, Emoji, EmojiSet, fetch_emoji
+from noodle_ray.entry.training.emoji import SEED, STYLES, TRAINING, Emoji, EmojiSet, fetch_emoji
 from noodle_ray.fusion.decoding import decode_image
 from noodle_ray.fusion_models.encoders import load_anchor
 from noodle_ray.fusion_models.fetch import fetch_base

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from noodle_ray.entry.cluster_file import ClusterFile, ensure_token
-from noodle_ray.entry.launch import install, try_store
-from noodle_ray.entry.left_behind import refuse_if_left_behind, refuse_if_running
-from noodle_ray.entry.local_nodes import Progress
+from noodle_ray.entry.cluster.cluster_file import ClusterFile, ensure_token
+from noodle_ray.entry.cluster.launch import install, try_store
+from noodle_ray.entry.cluster.left_behind import refuse_if_left_behind, refuse_if_running
+from noodle_ray.entry.cluster.local_nodes import Progress
 from noodle_ray.settings import Settings
 
 
