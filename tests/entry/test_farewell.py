@@ -80,7 +80,7 @@ def test_all_but_ours_and_the_dead_are_told() -> None:
 
 
 def test_one_that_stays_is_named_and_the_others_are_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farewell, "LEAVE_S", 0.5)
+    monkeypatch.setattr(farewell, "LEAVE_S", 3.0)
     with gateway([node("a", "10.0.0.2"), node("b", "10.0.0.3")], stubborn="a") as (url, drained):
         assert tell_others_to_leave(cluster_at(url), "token") == ["a"]
     assert drained == ["b"]
