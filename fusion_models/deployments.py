@@ -75,6 +75,7 @@ class FusionEngine:
             KeptHeadsPort(asked),
             limit_ms=settings.fusion_max_processing_time_ms,
             threshold=settings.fusion_confidence_threshold,
+            cache_bytes=settings.fusion_cache_bytes,
             # A lone engine has read everything itself: asking would only cost time.
             shared=KeptReadingsPort(asked) if settings.fusion_engines > 1 and settings.fusion_cache_bytes else None,
             observer=LogObserver(),

@@ -12,6 +12,10 @@ Vector = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float32]
 
 
+OVERHEAD_BYTES = 1300
+"""What a reading takes beside its numbers and its texts, with its key and its place in a cache: as measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One modality, read by its encoder.
@@ -48,7 +52,11 @@ class Reading:
     def nbytes(self) -> int:
         """About how much memory it takes."""
         arrays = [self.embedding, self.scores, self.features, *self.sources.values()]
-        return 500 + 4 * len(self.seen + self.transcript) + sum(array.nbytes for array in arrays if array is not None)
+        return (
+            OVERHEAD_BYTES
+            + 4 * len(self.seen + self.transcript)
+            + sum(array.nbytes for array in arrays if array is not None)
+        )
 
 
 def merged(readings: Sequence[Reading]) -> Reading:

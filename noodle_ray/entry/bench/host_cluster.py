@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import sys
 import time
@@ -34,6 +35,8 @@ QUIET_S = 1.0
 START_S, ANSWER_S = 240.0, 30.0
 STATE_DIR = "/root/.noodle-ray"
 """Where each host keeps its own, as for a user root."""
+
+LOGS = {".log", ".out", ".err", ".txt"}
 
 TITLES = {
     "gcs": "gcs_server",
@@ -144,6 +147,12 @@ class HostCluster:
             "bash",
             self.token,
         )
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copies what Ray, its workers and the supervisors have written on each host into a folder of its name."""
+        for host in self.hosts:
+            theirs = Path(f"/proc/{host.process_id}/root{STATE_DIR}")
+            shutil.copytree(theirs, folder / host.name, ignore=_all_but_logs, symlinks=True, dirs_exist_ok=True)
 
     def close(self) -> None:
         self._client.close()
@@ -262,6 +271,15 @@ def _words(pid: int) -> list[str]:
 
 def _is(word: str, title: str) -> bool:
     return word.startswith(title) or word.rpartition("/")[2] == title
+
+
+def _all_but_logs(folder: str, names: list[str]) -> set[str]:
+    paths = {name: Path(folder, name) for name in names}
+    return {
+        name
+        for name, path in paths.items()
+        if path.is_symlink() or not (path.is_dir() or (path.is_file() and path.suffix in LOGS))
+    }
 
 
 def visible() -> list[Path]:

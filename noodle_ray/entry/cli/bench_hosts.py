@@ -55,6 +55,9 @@ def chaos(
     faults: Annotated[bool, typer.Option(help="Whether anything is broken at all.")] = True,
     json: JsonFile = None,
     plots: Annotated[Path | None, typer.Option(file_okay=False, help="Draw answers and latency into here.")] = None,
+    logs: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Keep each host's logs, and what processes used.")
+    ] = None,
 ) -> None:
     """Breaks a cluster of three hosts again and again while it is asked, and tells what was answered."""
     from noodle_ray.entry.bench import report
@@ -64,7 +67,13 @@ def chaos(
     from noodle_ray.entry.bench.host_cluster import host_cluster
 
     with host_cluster(PLAN, say) as cluster:
-        found = measure(cluster, Run(minutes, rate, seed, faults), say)
+        try:
+            found = measure(cluster, Run(minutes, rate, seed, faults), say)
+        finally:
+            if logs is not None:
+                cluster.keep_logs(logs)
+    if logs is not None:
+        growth.write(found.samples, logs / "processes.jsonl")
     grown = growth.judge(found.samples)
     rows = [*outcome_rows.rows_of(found.outcome), *found.rows(), *growth.rows_of(grown)]
     outcome_rows.print_schedule(found.outcome)

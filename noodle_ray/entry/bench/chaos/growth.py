@@ -1,10 +1,12 @@
-"""Whether processes grow: their memory and open descriptors over time. Pure but for `sample`."""
+"""Whether processes grow: their memory and open descriptors over time. Pure but for `sample` and `write`."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -26,13 +28,17 @@ MOST_SAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a process, `at_s` seconds after the start. A name may have several processes, one after another."""
+    """One look at a process, `at_s` seconds after the start. A name may have several processes, one after another.
+
+    cpu_s: what it has used since it began.
+    """
 
     at_s: float
     name: str
     pid: int
     memory_bytes: int
     descriptors: int
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,8 @@ def sample(processes: Mapping[str, int], at_s: float) -> list[Sample]:
 def _sample(name: str, pid: int, at_s: float) -> Sample | None:
     try:
         process = psutil.Process(pid)
-        return Sample(at_s, name, pid, _memory_bytes(process), int(process.num_fds()))
+        times = process.cpu_times()
+        return Sample(at_s, name, pid, _memory_bytes(process), int(process.num_fds()), times.user + times.system)
     except psutil.Error:
         return None
 
@@ -85,6 +92,11 @@ def _memory_bytes(process: psutil.Process) -> int:
     except psutil.AccessDenied:
         memory = process.memory_info()
     return int(getattr(memory, "pss", memory.rss))
+
+
+def write(samples: Sequence[Sample], path: Path) -> None:
+    """A line of JSON for each, for whoever wants to look closer."""
+    path.write_text("".join(f"{json.dumps(asdict(one))}\n" for one in samples))
 
 
 def judge(samples: Sequence[Sample], limits: Limits | None = None) -> list[Growth]:

@@ -30,8 +30,13 @@ PLAN = Plan(
     hosts=3,
     fusion=True,
     gateways=2,
-    # Whether an answer comes is asked here, not whether within 200 ms while processes start all over the machine.
-    variables={"NOODLE_FUSION_MIN_REPLICAS": "2", "NOODLE_FUSION_MAX_PROCESSING_TIME": "2000"},
+    # Whether an answer comes is asked here, not whether within 200 ms while processes start all over the machine; and
+    # whether anything grows without an end, not how a cache fills up to its limit.
+    variables={
+        "NOODLE_FUSION_MIN_REPLICAS": "2",
+        "NOODLE_FUSION_MAX_PROCESSING_TIME": "2000",
+        "NOODLE_FUSION_CACHE_BYTES": "0",
+    },
 )
 READY_S, HEAL_S, QUIET_S = 180.0, 120.0, 10.0
 LEAD_S = 3.0
