@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from noodle_ray.entry.bench.host_cluster import visible
 from noodle_ray.entry.bench.host_relay import delaying
 from noodle_ray.entry.bench.hosts import Host, hosts, why_not
 from noodle_ray.errors import InvalidInput
@@ -55,7 +56,7 @@ def exchange(sender: Host, receiver: Host, serve: str, send: str) -> str:
 
 
 def test_nothing_is_lost_and_some_overtake_others() -> None:
-    with hosts(3) as (one, two, three), delaying(two, (one, three), 0.0, 0.05):
+    with hosts(3, keep=visible()) as (one, two, three), delaying(two, (one, three), 0.0, 0.05):
         got = [int(number) for number in exchange(one, two, LISTEN, SEND).split()]
         assert sorted(got) == list(range(100))
         assert got != list(range(100))
@@ -66,7 +67,7 @@ def test_nothing_is_lost_and_some_overtake_others() -> None:
 
 
 def test_afterwards_the_cable_is_a_cable_again() -> None:
-    with hosts(2) as (one, two):
+    with hosts(2, keep=visible()) as (one, two):
         with delaying(two, (one,), 0.0, 0.05):
             assert exchange(one, two, SERVE, PUSH) == "1000000"
         got = [int(number) for number in exchange(one, two, LISTEN, SEND).split()]

@@ -58,6 +58,9 @@ mount -t tmpfs -o size={DISK},mode=1777 tmpfs "$root/tmp"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 for kept; do mkdir -p "$root$kept"; mount --rbind "$kept" "$root$kept"; done
 printf %s "$hosts" > "$root/etc/hosts"
+# This machine's name server cannot be reached from there: whoever asks is told so at once, and not after ten seconds.
+rm -f "$root/etc/resolv.conf"
+: > "$root/etc/resolv.conf"
 hostname "$name"
 exec chroot "$root" /bin/bash -c 'echo ready; trap "exit 0" TERM; while :; do sleep 3600 & wait $!; done'
 """
