@@ -38,7 +38,8 @@ WARM_UP: Mapping[str, Any] = {
 TEXTS = ("ready", "not ready")
 
 NICE, MOST_NICE = {"audio": 5}, 10
-"""Encoders compute for long: where cores are few, whoever must answer in time goes first, then what takes longest."""
+"""By how much more than others of ours. Encoders compute for long: where cores are few, whoever must answer in time
+goes first, then what takes longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,11 @@ def load_warm(pack: Pack, modality: str, precision: str, device: str) -> Modalit
 
 
 def step_back(modality: str) -> None:
-    """Gives this process the priority of an encoder: for a process that is nothing else."""
-    os.setpriority(os.PRIO_PROCESS, 0, NICE.get(modality, MOST_NICE))
+    """Gives this thread, and those that it starts, the priority of an encoder, from where its process is.
+
+    Ray gives its workers 15 of itself: no lower number may be asked for there but by root.
+    """
+    os.nice(NICE.get(modality, MOST_NICE))
 
 
 Order = tuple[tuple[Any, ...], tuple[str, ...]]
