@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from ray import serve
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from noodle_ray.actors.names import FUSION_APP
 from noodle_ray.actors.ports import cluster_ports
 from noodle_ray.gateway.app import build_app
 from noodle_ray.logs import configure_logs
@@ -47,7 +46,7 @@ def gateway_application(settings: Settings, read_token: Callable[[], str], label
 
     def build() -> FastAPI:
         configure_logs(settings.log_level)
-        app = build_app(cluster_ports(FUSION_APP), settings, read_token())
+        app = build_app(cluster_ports(settings), settings, read_token())
         app.add_middleware(WithoutOwnRequestId)
         return app
 

@@ -30,11 +30,15 @@ from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.explanation import Explanation
 from noodle_ray.services.directory import Registration, Service
+from noodle_ray.settings import Settings
 from noodle_ray.store.health import StoreHealth
 
 RESTART_TIMEOUT_S = 60.0
 RESTART_WAIT_S = 0.2
 """How long, and how often, an actor that is being restarted is asked again what may be asked twice."""
+
+ENGINE_AWAY_S = 30.0
+"""How much longer than the engine may take a request waits at the gateway: an engine is back sooner, if it comes."""
 
 _ANSWERING_S = 2.0
 """A call that lasted longer than this before its actor was gone was being answered: the time starts anew."""
@@ -236,17 +240,24 @@ class ActorServices:
 
 
 class AppFusion:
-    """The port `Fusion` over the Serve application of that name: its engine reads, its keeper remembers."""
+    """The port `Fusion` over the Serve application of that name: its engine reads, its keeper remembers.
 
-    def __init__(self, application: str) -> None:
-        self._application = application
+    within_s: how long a request may wait for its answer, as one does whose engine is being started again.
+    """
+
+    def __init__(self, application: str, within_s: float | None = None) -> None:
+        self._application, self._within_s = application, within_s
         self._handles: dict[str, Any] = {}
         self._transit = Transit()
 
     async def process(self, request: MultimodalInput, spent_ms: float = 0.0) -> FusionResult:
         """The deadline holds here, not at the engine: it is told what the way there and back usually takes."""
         asked_s, expected_ms = time.perf_counter(), self._transit.expected_ms
-        result: FusionResult = await self._ask(names.FUSION_ENGINE, "process", request, spent_ms + expected_ms)
+        try:
+            async with asyncio.timeout(self._within_s):
+                result: FusionResult = await self._ask(names.FUSION_ENGINE, "process", request, spent_ms + expected_ms)
+        except TimeoutError:
+            raise Unavailable("the fusion engine does not answer: it may be starting; ask again") from None
         self._transit.note((time.perf_counter() - asked_s) * 1000 - result.stage_ms["total"])
         return result
 
@@ -296,12 +307,12 @@ class AppFusion:
         return await await_ref(getattr(self._handles[deployment], method).remote(*args))
 
 
-def cluster_ports(fusion_application: str) -> Ports:
+def cluster_ports(settings: Settings) -> Ports:
     """All ports of the gateway, over the cluster that this process belongs to."""
     return Ports(
         nodes=ActorNodes(),
         resources=ActorResources(),
         modules=ActorModules(),
-        fusion=AppFusion(fusion_application),
+        fusion=AppFusion(names.FUSION_APP, settings.fusion_max_processing_time_ms / 1000 + ENGINE_AWAY_S),
         services=ActorServices(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import keeper_fakes
+import psutil
 import pytest
 from keeper_fakes import Compass, Registry
 
@@ -81,6 +83,12 @@ def kill_keeper() -> None:
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if "FusionKeeper" in actor["name"]:
             ray.kill(ray.get_actor(actor["name"], actor["namespace"]), no_restart=True)
+
+
+def engine() -> psutil.Process:
+    title = "ray::ServeReplica:fusion:FusionEngine"
+    [found] = [one for one in psutil.Process().children(recursive=True) if "".join(one.cmdline()).startswith(title)]
+    return found
 
 
 async def eventually(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -156,6 +164,18 @@ def test_errors_are_ours(app: AppFusion, run: Any) -> None:
         run(app.open_session())
     for session in opened:
         run(app.forget_session(session))
+
+
+def test_an_engine_that_does_not_answer_is_not_waited_for_without_an_end(app: AppFusion, run: Any) -> None:
+    impatient, asked = AppFusion("fusion", within_s=0.5), MultimodalInput(text="north")
+    stopped = engine()
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(Unavailable, match="fusion engine does not answer"):
+            run(impatient.process(asked))
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+    assert run(impatient.process(asked)).modalities_used == ("text",)
 
 
 def test_the_keeper_stays_on_the_head_and_imports_no_torch(app: AppFusion) -> None:
