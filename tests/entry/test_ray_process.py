@@ -97,6 +97,9 @@ def test_a_taken_port_is_refused_and_a_free_one_is_found() -> None:
 def test_a_quiet_port_is_one_that_linux_gives_nobody() -> None:
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     assert not first <= ray_process.quiet_port() <= last
+    ports = ray_process.quiet_ports(5)
+    assert len(set(ports)) == 5
+    assert not any(first <= port <= last for port in ports)
 
 
 def test_a_long_path_gets_a_short_place_for_sockets(tmp_path: Path) -> None:

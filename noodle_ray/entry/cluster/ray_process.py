@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from noodle_ray.entry.cluster import process_session, ray_tables, supervisor
@@ -69,6 +70,8 @@ UNGUARDED_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PO
 def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
     """The variables that every Ray process on this machine starts with."""
     haproxy = haproxy_dir_for(settings.state_dir)
+    # Any ports, not HAProxy's usual ones: it opens them much later, and two clusters would meet there.
+    unguarded = dict(zip(UNGUARDED_PORTS, map(str, quiet_ports(len(UNGUARDED_PORTS))), strict=True))
     return {
         **RAY_SETTINGS,
         # Several Ray nodes may share this machine's cores: workers start when there is work.
@@ -77,9 +80,7 @@ def ray_environment(settings: Settings, token_file: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_TMPDIR": str(runtime_dir_for(settings.state_dir)),
         **ray_tables.environment(settings, token_file),
-        # Any ports, not HAProxy's usual ones: it opens them much later, and two clusters would meet there.
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(quiet_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(quiet_port()),
+        **unguarded,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
@@ -117,11 +118,17 @@ def free_port(preferred: int, host: str = "") -> int:
 
 
 def quiet_port() -> int:
-    """A free port that Linux gives nobody unasked: it is still free when somebody listens there a minute later."""
-    for port in random.sample(QUIET_PORTS, QUIET_TRIES):
-        if free_port(port) == port:
-            return port
-    raise Conflict(f"no free port among {QUIET_TRIES} tried between {QUIET_PORTS.start} and {QUIET_PORTS.stop}")
+    """One of quiet_ports."""
+    return quiet_ports(1)[0]
+
+
+def quiet_ports(count: int) -> list[int]:
+    """Different free ports that Linux gives nobody unasked: free still when somebody listens there a minute later."""
+    tried = random.sample(QUIET_PORTS, QUIET_TRIES)
+    found = list(islice((port for port in tried if free_port(port) == port), count))
+    if len(found) < count:
+        raise Conflict(f"no free port among {QUIET_TRIES} tried between {QUIET_PORTS.start} and {QUIET_PORTS.stop}")
+    return found
 
 
 def require_port(port: int, host: str = "") -> int:
@@ -222,11 +229,16 @@ def _run(command: Sequence[str], role: str, address: str, environment: Mapping[s
 
 
 def _node_options(node: NodeOptions) -> list[str]:
+    # A raylet that does not know its agents' ports waits for them, and dies after 15 s: a busy machine takes longer.
+    agent, exporter, runtime_env = quiet_ports(3)
     options = [
         f"--node-ip-address={node.address}",
         "--min-worker-port=0",
         "--max-worker-port=0",
         f"--dashboard-agent-listen-port={free_port(52365)}",
+        f"--dashboard-agent-grpc-port={agent}",
+        f"--metrics-export-port={exporter}",
+        f"--runtime-env-agent-port={runtime_env}",
         "--disable-usage-stats",
     ]
     if node.object_store_bytes is not None:
