@@ -55,6 +55,7 @@ class Checker:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self._cluster = cluster
         self._limit_s = (settings.node_suspect_after_ms + settings.node_confirm_ms) / 1000 - TOLERANCE_S
+        self._probe_s = settings.node_probe_interval_ms / 1000
         self._seen = (-1, -1)
         self._impaired: dict[str, float] = {}
         self._was_impaired: dict[str, tuple[float, float]] = {}
@@ -179,9 +180,15 @@ class Checker:
         cluster = self._cluster
         for node_id in [*cluster.node_ids(), *self._impaired]:
             if self._is_impaired(node_id):
-                self._impaired.setdefault(node_id, cluster.world.now)
+                self._impaired.setdefault(node_id, self._away_since(node_id))
             elif node_id in self._impaired:
                 self._was_impaired[node_id] = (self._impaired.pop(node_id), cluster.world.now)
+
+    def _away_since(self, node_id: str) -> float:
+        """Now; or as long as it was away before, if it was back for less than a probe: few can have heard it then."""
+        now = self._cluster.world.now
+        since, until = self._was_impaired.get(node_id, (now, float("-inf")))
+        return since if now - until < self._probe_s else now
 
     def _is_impaired(self, node_id: str) -> bool:
         cluster = self._cluster
