@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import transformers
-from transformers.utils import logging
-
 from noodle_ray.errors import CorruptData, Unavailable
 
 
@@ -15,6 +12,9 @@ def from_pretrained(kind: str, source: Any, **where: Any) -> Any:
 
     Raises Unavailable where the source is not to be had, CorruptData where its weights cannot be read.
     """
+    import transformers  # takes a second, which whoever reads a plain BERT need not wait for
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
     try:
         return getattr(transformers, kind).from_pretrained(source, **where)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from noodle_ray.errors import shorten
 from noodle_ray.fusion.reading import Matrix, Reading
+from noodle_ray.fusion_models.bert_files import read_bert
 from noodle_ray.fusion_models.pretrained import from_pretrained
 from noodle_ray.fusion_models.quantised import FP32, in_precision
 from noodle_ray.fusion_models.sentence_layers import Bert, is_plain_bert
@@ -41,9 +42,8 @@ class SentenceModel:
     @classmethod
     def load(cls, source: str | Path, precision: str = FP32, device: str = "cpu", **where: Any) -> SentenceModel:
         """`where` goes to `from_pretrained`: revision, local_files_only. Raises InvalidInput, Unavailable."""
-        model = from_pretrained("AutoModel", source, **where).eval()
-        layers = in_precision(Bert(model) if is_plain_bert(model) else model, precision, device)
-        return cls(layers, from_pretrained("AutoTokenizer", source, **where), device)
+        model, tokenizer = read_bert(Path(source)) or _with_transformers(source, where)
+        return cls(in_precision(model, precision, device), tokenizer, device)
 
     @property
     def width(self) -> int:
@@ -60,12 +60,19 @@ class SentenceModel:
                 truncation=True,
                 max_length=self._max_tokens,
                 return_tensors="pt",
-            ).to(self._device)
-            states = self._model(**batch).last_hidden_state
-            mask = batch["attention_mask"][:, :, None].to(states.dtype)
+            )
+            ids, mask = batch["input_ids"].to(self._device), batch["attention_mask"].to(self._device)
+            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+            mask = mask[:, :, None].to(states.dtype)
             mean = (states * mask).sum(1) / mask.sum(1)
             unit = functional.normalize(mean.float(), dim=1)
         return np.asarray(unit.cpu().numpy(), np.float32)
+
+
+def _with_transformers(source: str | Path, where: dict[str, Any]) -> tuple[Any, Any]:
+    model = from_pretrained("AutoModel", source, **where).eval()
+    layers = Bert(model.config, model.state_dict()) if is_plain_bert(model.config) else model
+    return layers, from_pretrained("AutoTokenizer", source, **where)
 
 
 class TextEncoder:
