@@ -56,7 +56,7 @@ class Bert(nn.Module):
         self.config = config
         heads, epsilon = config.num_attention_heads, config.layer_norm_eps
         words = weights["embeddings.word_embeddings.weight"]
-        self.words = nn.Embedding(*words.shape, _weight=words, _freeze=True)
+        self.words = nn.Embedding(words.shape[0], words.shape[1], _weight=words, _freeze=True)
         segment = weights["embeddings.token_type_embeddings.weight"][0]
         self.register_buffer("places", weights["embeddings.position_embeddings.weight"] + segment)
         self.norm = _norm(weights, "embeddings.LayerNorm", epsilon)
