@@ -35,7 +35,7 @@ test: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(shell nproc) --dist loadfile --cov --cov-report=term --durations=15
 	@# Ray reads its settings once a process, so each group of tests with a cluster gets a process.
-	set -e; for group in $(RAY_TESTS); do $(BIN)/python -m pytest $$group -m 'ray and not slow'; done
+	set -e; for group in $(RAY_TESTS); do $(BIN)/python -m pytest $$group -m 'ray and not slow' --durations=5; done
 
 soak: setup
 	$(BIN)/python -m pytest tests/cluster -m slow
