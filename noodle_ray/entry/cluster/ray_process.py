@@ -44,8 +44,9 @@ RAY_SETTINGS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    # Ray's own default, 15, leaves a thirtieth of a busy core to whoever answers, beside a process that only starts.
-    "RAY_worker_niceness": "0",
+    # Beside one process that starts a node, whoever answers gets a quarter of a core. With 15, Ray's default, it were a
+    # thirtieth; with 0 a node on a busy machine would not start: its raylet waits 15 s for its agent, and dies.
+    "RAY_worker_niceness": "5",
     "RAY_max_direct_call_object_size": "1000000",  # a picture's pixels go with the call, not by way of shared memory
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else ending a node waits 30 s for actors that stay by design
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -229,16 +230,11 @@ def _run(command: Sequence[str], role: str, address: str, environment: Mapping[s
 
 
 def _node_options(node: NodeOptions) -> list[str]:
-    # A raylet that does not know its agents' ports waits for them, and dies after 15 s: a busy machine takes longer.
-    agent, exporter, runtime_env = quiet_ports(3)
     options = [
         f"--node-ip-address={node.address}",
         "--min-worker-port=0",
         "--max-worker-port=0",
         f"--dashboard-agent-listen-port={free_port(52365)}",
-        f"--dashboard-agent-grpc-port={agent}",
-        f"--metrics-export-port={exporter}",
-        f"--runtime-env-agent-port={runtime_env}",
         "--disable-usage-stats",
     ]
     if node.object_store_bytes is not None:
