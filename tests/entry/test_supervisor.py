@@ -107,6 +107,30 @@ def test_a_node_that_does_not_start_at_all_ends_the_supervisor(tmp_path: Path, s
         process_session.stop(running.process.pid)
 
 
+DIES_AT_SECOND = """
+echo started >> "$1/starts"
+"$1/gcs_server" 600 &
+"$1/raylet" $([ $(wc -l < "$1/starts") = 2 ] && echo 3 || echo 600) &
+[ $(wc -l < "$1/starts") != 2 ] || sleep 60
+"""
+
+
+def test_a_raylet_that_dies_while_it_is_started_is_not_waited_for(tmp_path: Path) -> None:
+    """The second one: the first start is its caller's, who is told at once that it failed."""
+    running = Supervised(tmp_path, DIES_AT_SECOND)
+    try:
+        until(lambda: running.pid_of("raylet") is not None)
+        time.sleep(3 * supervisor.LOOK_S)
+        first = running.pid_of("raylet")
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        until(lambda: running.times_started() == 3)
+        assert "the raylet has died while it was started" in running.log.read_text()
+    finally:
+        process_session.stop(running.process.pid)
+        running.process.wait(5)
+
+
 def test_a_password_is_handed_to_heads_alone() -> None:
     variables = {"RAY_REDIS_ADDRESS": "here:6379", "RAY_REDIS_PASSWORD": "secret"}
     options = supervisor.redis_options(["ray", "start", "--head"], variables)

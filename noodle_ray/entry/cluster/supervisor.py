@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -23,12 +23,12 @@ from threading import Event
 import psutil
 
 from noodle_ray.entry.cluster import process_session
-from noodle_ray.errors import NoodleError
+from noodle_ray.errors import DeadlineExceeded, NoodleError, Unavailable
 from noodle_ray.nodes.supervision import NODE, RAYLET, Ending, Leave, Restart, Supervision
 
 START_TIMEOUT_S = 90.0
-LOOK_S = 0.2
-"""How often it is looked whether everything runs."""
+LOOK_S, START_LOOK_S = 0.2, 1.0
+"""How often it is looked whether everything runs, and how often while it is started."""
 
 END_S = 5.0
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105  (a variable's name)
@@ -95,9 +95,8 @@ class Supervisor:
 
     def _start_node(self) -> int:
         try:
-            command = [*self._command, *redis_options(self._command, os.environ)]
-            code = subprocess.run(command, timeout=START_TIMEOUT_S, check=False).returncode
-        except (subprocess.TimeoutExpired, OSError) as error:
+            code = _start([*self._command, *redis_options(self._command, os.environ)])
+        except (DeadlineExceeded, Unavailable, OSError) as error:
             _log(f"not started: {error}")
             code = 1
         self._parts = dict(_parts()) if code == 0 else {}
@@ -170,6 +169,26 @@ def redis_options(command: Sequence[str], variables: Mapping[str, str]) -> list[
         return []
     given = {"--redis-username": "RAY_REDIS_USERNAME", "--redis-password": "RAY_REDIS_PASSWORD"}
     return [f"{option}={variables[name]}" for option, name in given.items() if variables.get(name)]
+
+
+def _start(command: Sequence[str]) -> int:
+    """Runs Ray's starter to its end; its exit code. Raises DeadlineExceeded, and Unavailable when its raylet has died.
+
+    The starter itself would wait half a minute for a raylet that has died.
+    """
+    starter, raylet = subprocess.Popen(command), None
+    end = time.monotonic() + START_TIMEOUT_S
+    try:
+        while time.monotonic() < end:
+            with suppress(subprocess.TimeoutExpired):
+                return starter.wait(START_LOOK_S)
+            if raylet is not None and not raylet.runs():
+                raise Unavailable("the raylet has died while it was started")
+            raylet = raylet or dict(_parts()).get(RAYLET)
+        raise DeadlineExceeded("Ray's starter", START_TIMEOUT_S * 1000)
+    finally:
+        starter.kill()
+        starter.wait()
 
 
 def _parts() -> Iterator[tuple[str, Part]]:
