@@ -36,7 +36,8 @@ class FileTokenizer:
 
     def __call__(self, texts: Sequence[str], *, max_length: int, **_: Any) -> dict[str, Tensor]:
         """(texts, tokens) each: `input_ids`, and `attention_mask`, 0 where a row is filled up."""
-        self._tokenizer.enable_truncation(max_length)
+        if (self._tokenizer.truncation or {}).get("max_length") != max_length:
+            self._tokenizer.enable_truncation(max_length)
         rows = self._tokenizer.encode_batch(list(texts))
         return {
             "input_ids": torch.tensor([row.ids for row in rows]),

@@ -44,8 +44,8 @@ RAY_SETTINGS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    # Beside one process that starts a node, whoever answers gets a quarter of a core. With 15, Ray's default, it were a
-    # thirtieth; with 0 a node on a busy machine would not start: its raylet waits 15 s for its agent, and dies.
+    # Beside one process that starts a node, whoever answers gets a quarter of a core. With 15, Ray's default, that is a
+    # thirtieth; with 0 nodes did not start on a busy machine: a raylet waits 15 s for its agent, and dies.
     "RAY_worker_niceness": "5",
     "RAY_max_direct_call_object_size": "1000000",  # a picture's pixels go with the call, not by way of shared memory
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else ending a node waits 30 s for actors that stay by design
