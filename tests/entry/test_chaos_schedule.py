@@ -11,6 +11,7 @@ from noodle_ray.entry.bench.chaos.deck import Deck
 from noodle_ray.entry.bench.chaos.schedule import (
     HEAD_OUT_S,
     KINDS,
+    LONG_MINUTES,
     MOST_GAP_S,
     STARTED_BY_GCS,
     TAIL_S,
@@ -18,6 +19,7 @@ from noodle_ray.entry.bench.chaos.schedule import (
     Layout,
     schedule,
     sort_of,
+    spared_from,
     takes_gcs,
 )
 from noodle_ray.errors import InvalidInput
@@ -32,6 +34,9 @@ RUNS = given(st.integers(0, 2**32), st.floats(1, 90), st.sampled_from(LAYOUTS))
 
 def out_until(fault: Fault) -> float:
     return fault.at_s + fault.seconds + sort_of(fault).settle_s
+
+
+KILLED = ("kill_agent", "kill_manager", "kill_registry", "kill_directory", "kill_gateway")
 
 
 def grave(faults: tuple[Fault, ...]) -> list[Fault]:
@@ -58,6 +63,21 @@ def test_every_kind_occurs_in_ten_minutes_and_long_freezes_beside_short_ones(see
     assert {fault.kind for fault in faults} == set(KINDS)
     frozen = [fault.seconds for fault in faults if fault.kind == "freeze_host"]
     assert min(frozen) <= 2 and max(frozen) >= 6
+
+
+@given(st.integers(0, 2**32), st.floats(LONG_MINUTES, 90), st.sampled_from(LAYOUTS))
+@settings(max_examples=50)
+def test_what_a_long_run_judges_is_not_killed_once_it_has_been(seed: int, minutes: float, layout: Layout) -> None:
+    faults = schedule(seed, minutes, layout)
+    late = [fault for fault in faults if fault.at_s >= spared_from(minutes)]
+    assert not [fault for fault in late if fault.kind in KILLED and fault.host in ("", layout.head)]
+    assert {fault.kind for fault in faults if fault not in late} == set(KINDS)
+    assert set(KINDS) - {fault.kind for fault in late} <= set(KILLED)
+
+
+def test_a_run_that_is_too_short_to_judge_anything_spares_nothing() -> None:
+    assert spared_from(LONG_MINUTES - 0.1) >= LONG_MINUTES * 60 - 6
+    assert spared_from(60) == 20 * 60
 
 
 @RUNS

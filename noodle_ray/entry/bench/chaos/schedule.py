@@ -8,10 +8,13 @@ The rules:
   hosts that cannot reach the head for dead after four and a half seconds, and then all of them would be out.
 - While GCS is away, or the head is, nothing is killed that GCS has to start anew.
 - Every kind of fault has its turn before one comes again, as far as these rules let it.
+- A long run kills nothing after its first third that only the head has, nor the head's agent and gateway: of what lives
+  for a few minutes nobody can say whether it grows.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -48,6 +51,8 @@ LEAST_GAP_S, MOST_GAP_S = 10.0, 15.0
 TAIL_S = 45.0
 HEAD_OUT_S = 3.0
 LEAST_MINUTES = 1.0
+LONG_MINUTES = 30.0
+"""A run of so many minutes is one that judges whether processes grow."""
 
 LOSS_PERCENT = 20
 """Of the packets that come to a host while it loses some."""
@@ -123,11 +128,19 @@ STARTED_BY_GCS: frozenset[Kind] = frozenset(
     ("kill_agent", "kill_manager", "kill_registry", "kill_directory", "kill_encoder", "kill_gateway")
 )
 
+SPARED: frozenset[Kind] = STARTED_BY_GCS - {"kill_encoder"}
+"""Not done to the head late in a long run. Encoders are many, and some of them live for long anyway."""
+
 
 def sort_of(fault: Fault) -> Sort:
     """Its sort: of two of one kind, the one that lasts as long."""
     alike = [sort for sort in SORTS if sort.kind == fault.kind]
     return next((sort for sort in alike if sort.lasts_s[0] <= fault.seconds <= sort.lasts_s[1]), alike[-1])
+
+
+def spared_from(minutes: float) -> float:
+    """The second from when on a run kills nothing any more whose growth it judges; a short one judges none."""
+    return minutes * 60 / 3 if minutes >= LONG_MINUTES else math.inf
 
 
 def takes_gcs(fault: Fault, layout: Layout) -> bool:
@@ -142,7 +155,7 @@ def schedule(seed: int, minutes: float, layout: Layout) -> tuple[Fault, ...]:
         raise InvalidInput.of("minutes", f"must be at least {LEAST_MINUTES:g}", minutes)
     if not layout.workers or not set(layout.gateways) <= set(layout.hosts) or len(layout.gateways) < 2:
         raise InvalidInput.of("layout", "must have a worker, and gateways on two of its hosts", layout)
-    writer, faults = _Writer(layout, np.random.default_rng(seed)), []
+    writer, faults = _Writer(layout, np.random.default_rng(seed), spared_from(minutes)), []
     at = writer.gap()
     while at <= minutes * 60 - TAIL_S:
         faults.append(writer.fault(at))
@@ -153,9 +166,10 @@ def schedule(seed: int, minutes: float, layout: Layout) -> tuple[Fault, ...]:
 class _Writer:
     """Writes a schedule from its beginning to its end, and knows who is out."""
 
-    def __init__(self, layout: Layout, chance: np.random.Generator) -> None:
+    def __init__(self, layout: Layout, chance: np.random.Generator, spared_from_s: float) -> None:
         self._layout = layout
         self._chance = chance
+        self._spared_from_s = spared_from_s
         self._grave = Deck([sort for sort in SORTS if sort.takes != "part"], chance)
         self._slight = Deck([sort for sort in SORTS if sort.takes == "part"], chance)
         self._hosts: dict[Sort, Deck[str]] = {sort: Deck(list(self._eligible(sort)), chance) for sort in SORTS}
@@ -169,17 +183,30 @@ class _Writer:
         if at >= self._out_until:
             return self._grave_fault(at)
         gcs_is_away = at < self._gcs_until
-        sort = self._slight.draw(lambda sort: not (gcs_is_away and sort.kind in STARTED_BY_GCS))
-        host = self._hosts[sort].draw(lambda host: host != self._out or host == self._layout.head)
-        return self._made(at, sort, host)
+        sort = self._slight.draw(
+            lambda sort: not (gcs_is_away and sort.kind in STARTED_BY_GCS) and self._has_host(at, sort)
+        )
+        return self._made(at, sort, self._host(at, sort))
 
     def _grave_fault(self, at: float) -> Fault:
         sort = self._grave.draw()
-        fault = self._made(at, sort, self._hosts[sort].draw())
+        fault = self._made(at, sort, self._host(at, sort))
         self._out, self._out_until = fault.host, at + fault.seconds + sort.settle_s
         if takes_gcs(fault, self._layout):
             self._gcs_until = self._out_until
         return fault
+
+    def _host(self, at: float, sort: Sort) -> str:
+        return self._hosts[sort].draw(lambda host: self._may(at, sort, host))
+
+    def _has_host(self, at: float, sort: Sort) -> bool:
+        return any(self._may(at, sort, host) for host in self._eligible(sort))
+
+    def _may(self, at: float, sort: Sort, host: str) -> bool:
+        """Whether it may befall the host: not one that is out, nor what is spared by now."""
+        if host == self._layout.head or not host:
+            return at < self._spared_from_s or sort.kind not in SPARED
+        return host != self._out or at >= self._out_until
 
     def _made(self, at: float, sort: Sort, host: str) -> Fault:
         least, most = sort.lasts_s
