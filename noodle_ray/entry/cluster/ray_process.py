@@ -59,8 +59,8 @@ RAY_SETTINGS = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "500ms",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    # While anything waits for a host that is away, raylets ask every worker of the cluster to collect garbage: every ten
-    # minutes instead of every thirty seconds.
+    # An actor that has waited for a place through two of those dumps counts as a deadlock, and Ray has every worker of
+    # the cluster collect garbage: at most every ten minutes instead of every thirty seconds.
     "RAY_global_gc_min_interval_s": "600",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # Serve looks after its replicas four times a second instead of ten
 }
