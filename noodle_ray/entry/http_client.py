@@ -6,7 +6,8 @@
 
 Requests go to the addresses in turn. What may be repeated is asked once more, at the next address, where the first did
 not answer in time, broke off, said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so), or
-had no gateway behind it. An address that failed is passed over until a gateway answers there again.
+had no gateway behind it; where the next takes no connection, once more at the first. An address that failed is passed
+over until a gateway answers there again.
 """
 
 from __future__ import annotations
@@ -122,8 +123,8 @@ class GatewayClient:
         """Asks, and gives whatever was answered; `Answer.result` raises what it says went wrong.
 
         body: sent as JSON. repeatable: whether asking twice does no harm; None: as the method says. What was never sent
-        is asked for again in any case. Raises Unavailable
-        where no address was reached, DeadlineExceeded where the time was over; both say what became of each try.
+        is asked for again in any case. Raises Unavailable where no address was reached, DeadlineExceeded where the time
+        was over; both say what became of each try.
         """
         may_repeat = method in REPEATABLE if repeatable is None else repeatable
         within_s = self._deadline_s if deadline_s is None else deadline_s
@@ -137,8 +138,12 @@ class GatewayClient:
         if time.monotonic() + pause_s >= end:
             return _settled(method, path, within_s, first)
         await asyncio.sleep(pause_s)
-        second = await self._try(method, path, body, self._addresses.second(address), end - time.monotonic())
-        return _settled(method, path, within_s, first, second)
+        other = self._addresses.second(address)
+        second = await self._try(method, path, body, other, end - time.monotonic())
+        if unsent or not (isinstance(second, _Failure) and second.unsent) or time.monotonic() >= end:
+            return _settled(method, path, within_s, first, second)
+        third = await self._try(method, path, body, self._addresses.second(other), end - time.monotonic())
+        return _settled(method, path, within_s, first, second, third)
 
     async def _try(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
         came = await self._send(method, path, body, address, within_s)

@@ -188,6 +188,42 @@ async def test_what_was_never_sent_is_asked_for_again_even_if_it_may_not_be_repe
     assert (answer.status, answer.retried, len(two.asked)) == (200, True, 1)
 
 
+async def test_where_the_second_address_takes_no_connection_the_first_is_asked_again() -> None:
+    slow_once = [hangs]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        is_asked = request.path != NOTHING
+        return await (slow_once.pop() if is_asked and slow_once else fine)(request)
+
+    async with gateways(handle) as (one,), client(one.address, a_dead_address()) as asking:
+        answer = await asking.ask("GET", "/x")
+    assert (answer.status, answer.address, answer.retried) == (200, one.address, True)
+    assert len(one.asked) == 2
+
+
+async def test_what_was_sent_and_may_not_be_repeated_is_not_asked_for_again_for_want_of_a_second_address() -> None:
+    async with gateways(breaks_off) as (one,), client(one.address, a_dead_address()) as asking:
+        with pytest.raises(Unavailable):
+            await asking.ask("POST", "/x", {})
+    assert len(one.asked) == 1
+
+
+async def test_it_ends_where_no_address_takes_a_connection() -> None:
+    dead = [a_dead_address() for _ in range(3)]
+    async with client(*dead) as asking:
+        with pytest.raises(Unavailable) as raised:
+            await asking.ask("GET", "/x")
+    assert raised.value.message.count("Cannot connect") == 2
+
+
+async def test_the_error_tells_of_three_tries_where_one_was_not_sent() -> None:
+    dead = a_dead_address()
+    async with gateways(hangs) as (one,), client(one.address, dead) as asking:
+        with pytest.raises(DeadlineExceeded, match=f"{one.address}: .*; then {dead}: .*; then {one.address}: "):
+            await asking.ask("GET", "/x", deadline_s=1)
+    assert len(one.asked) == 2
+
+
 async def test_it_may_be_used_once_more_and_looks_again() -> None:
     async with gateways(breaks_off, fine) as (one, two):
         asking = client(one.address, two.address)
