@@ -131,6 +131,36 @@ def test_a_raylet_that_dies_while_it_is_started_is_not_waited_for(tmp_path: Path
         running.process.wait(5)
 
 
+SAYS_ITS_NICENESS = """
+echo "started $(nice) $RAY_worker_niceness" >> "$1/starts"
+[ $(wc -l < "$1/starts") != 2 ] || exit 1
+"$1/gcs_server" 600 &
+"$1/raylet" 600 &
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may go ahead of others")
+def test_a_start_after_one_that_failed_goes_ahead_of_others_and_its_workers_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "5")
+    running = Supervised(tmp_path, SAYS_ITS_NICENESS)
+    try:
+        for times in (1, 3):
+            until(lambda times=times: running.times_started() == times and running.pid_of("raylet") is not None)  # type: ignore[misc]
+            time.sleep(3 * supervisor.LOOK_S)
+            raylet = running.pid_of("raylet")
+            assert raylet is not None
+            os.kill(raylet, signal.SIGKILL)
+        until(lambda: running.times_started() == 4)
+        usual, failed, ahead, after = running.starts.read_text().splitlines()[:4]
+        assert usual == failed == after == f"started {os.nice(0)} 5"
+        assert ahead == f"started {os.nice(0) - supervisor.AHEAD} {5 + supervisor.AHEAD}"
+    finally:
+        process_session.stop(running.process.pid)
+        running.process.wait(5)
+
+
 def test_a_password_is_handed_to_heads_alone() -> None:
     variables = {"RAY_REDIS_ADDRESS": "here:6379", "RAY_REDIS_PASSWORD": "secret"}
     options = supervisor.redis_options(["ray", "start", "--head"], variables)
