@@ -51,7 +51,7 @@ async def prepare(
     Ray's own "pip" and "uv" copy the whole virtual environment that Ray runs in for each set of packages; ours only
     adds to it. Raises ModuleFailed with what pip said, Unavailable (no index can be reached), DeadlineExceeded.
     """
-    task = ray.remote(install).options(max_retries=0, **_on_node(node_id)).remote(cache_dir, module, tuple(packages))
+    task = _install.options(max_retries=0, **_on_node(node_id)).remote(cache_dir, module, tuple(packages))
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             return {"py_executable": await await_ref(task)}
@@ -81,6 +81,9 @@ def install(cache_dir: str, module: str, packages: Sequence[str]) -> str:
             _run_pip(python, module, packages, lock)
             (folder / _WHOLE).touch()
     return str(python)
+
+
+_install = ray.remote(install)
 
 
 def _key(packages: Sequence[str]) -> str:

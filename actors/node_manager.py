@@ -51,6 +51,8 @@ from noodle_ray.store.until_available import until_available
 
 log = structlog.get_logger()
 
+_NodeAgents = ray.remote(NodeAgent)
+
 WATCH_INTERVAL_S = 0.5
 """How often Ray is asked for nodes, jobs and use: what a node's death or another's task takes to be known here."""
 
@@ -462,19 +464,15 @@ class NodeManager:
         await self.agent_started(node_id, address, port)
 
     def _start_agent(self, node: ray_state.RayNode) -> Any:
-        return (
-            ray.remote(NodeAgent)
-            .options(
-                name=agent_name(node.id),
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                num_cpus=0,
-                max_restarts=-1,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-            )
-            .remote(node.id, ray.get_actor(NODE_MANAGER, NAMESPACE), self._settings, node.resources.gpus > 0)
-        )
+        return _NodeAgents.options(
+            name=agent_name(node.id),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        ).remote(node.id, ray.get_actor(NODE_MANAGER, NAMESPACE), self._settings, node.resources.gpus > 0)
 
     async def _end_jobs(self) -> None:
         owners = {allocation.owner for allocation in self._core.allocations()} - {""}

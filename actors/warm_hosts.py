@@ -24,6 +24,7 @@ PREFIX = "module-host-"
 OWN = PREFIX + "own-"
 """Of hosts that were started for one module, with its packages or GPUs: they serve no other."""
 
+_ModuleHosts = ray.remote(ModuleHost)
 RECONNECT_S = 0.2
 START_TIMEOUT_S = 60.0
 
@@ -47,7 +48,7 @@ async def start_host(cache_dir: str, warm: bool, options: dict[str, Any]) -> Hos
     actor = (PREFIX if warm else OWN) + uuid.uuid4().hex[:12]
     kept = {"name": actor, "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": 0}
     # Not in a thread: if this is cancelled, no host may be left behind whose handle nobody has.
-    handle = ray.remote(ModuleHost).options(**kept, max_concurrency=MAX_CALLS, **options).remote(cache_dir)
+    handle = _ModuleHosts.options(**kept, max_concurrency=MAX_CALLS, **options).remote(cache_dir)
     try:
         return await reach_host(actor, handle, warm)
     except BaseException:

@@ -51,6 +51,18 @@ def offenders(paths: list[Path], forbidden: tuple[str, ...]) -> list[str]:
     ]
 
 
+def test_actors_make_what_ray_runs_once() -> None:
+    """Ray keeps every class and function that it is given, here and in GCS, for as long as the process lives."""
+    anew = [
+        f"{path.relative_to(ROOT)}: {outer.name}"
+        for path in ACTORS
+        for outer in ast.walk(ast.parse(path.read_text()))
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any(isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.remote" for node in ast.walk(outer))
+    ]
+    assert anew == []
+
+
 def test_the_core_imports_nobody_above_it() -> None:
     above = ("noodle_ray.actors", "noodle_ray.fusion_models", "noodle_ray.entry")
     assert offenders(CORE, (*HEAVY, *above)) == []
