@@ -60,7 +60,7 @@ def test_every_style_draws_a_cat(found: EmojiSet) -> None:
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
 
 
-@given(st.characters())
+@given(st.characters(codec="utf-8"))
 def test_the_part_depends_on_the_character_alone(character: str) -> None:
     one, other = Emoji(character, "a", (), 1), Emoji(character, "b", ("c",), 2)
     assert one.part == other.part in ("training", "validation", "test")
