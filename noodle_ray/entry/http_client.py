@@ -6,8 +6,8 @@
 
 Requests go to the addresses in turn. What may be repeated is asked once more, at the next address, where the first did
 not answer in time, broke off, said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so), or
-had no gateway behind it; where the next takes no connection, once more at the first. An address that failed is passed
-over until a gateway answers there again.
+had no gateway behind it; where the next takes no connection, at the one after it, which of two is the first again. An
+address that failed is passed over until a gateway answers there again.
 """
 
 from __future__ import annotations
@@ -131,8 +131,7 @@ class GatewayClient:
         end, address = time.monotonic() + within_s, self._addresses.first()
         first_s = min(self._first_s, within_s / 2) if may_repeat else within_s
         first = await self._try(method, path, body, address, first_s)
-        unsent = isinstance(first, _Failure) and first.unsent
-        if not (may_repeat or unsent) or not _is_worth_another(first):
+        if not (may_repeat or _is_unsent(first)) or not _is_worth_another(first):
             return _settled(method, path, within_s, first)
         pause_s = first.retry_after_s if isinstance(first, Answer) else 0.0
         if time.monotonic() + pause_s >= end:
@@ -140,10 +139,10 @@ class GatewayClient:
         await asyncio.sleep(pause_s)
         other = self._addresses.second(address)
         second = await self._try(method, path, body, other, end - time.monotonic())
-        if unsent or not (isinstance(second, _Failure) and second.unsent) or time.monotonic() >= end:
-            return _settled(method, path, within_s, first, second)
-        third = await self._try(method, path, body, self._addresses.second(other), end - time.monotonic())
-        return _settled(method, path, within_s, first, second, third)
+        tries = [first, second]
+        if _is_unsent(second) and not _is_unsent(first) and time.monotonic() < end:
+            tries.append(await self._try(method, path, body, self._addresses.second(other), end - time.monotonic()))
+        return _settled(method, path, within_s, *tries)
 
     async def _try(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
         came = await self._send(method, path, body, address, within_s)
@@ -196,6 +195,10 @@ class _Failure:
 
 def _is_well(came: Answer | _Failure) -> bool:
     return isinstance(came, Answer) and came.is_gateways
+
+
+def _is_unsent(came: Answer | _Failure) -> bool:
+    return isinstance(came, _Failure) and came.unsent
 
 
 def _is_worth_another(first: Answer | _Failure) -> bool:
