@@ -44,10 +44,11 @@ RAY_SETTINGS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    # A connection on which nobody has acknowledged anything for three seconds is given up (gRPC makes it the socket's
+    # A connection on which nobody has acknowledged anything for so long is given up (gRPC makes it the socket's
     # TCP_USER_TIMEOUT). Else the head waits for a host that went deaf until TCP sends again, perhaps long after the
-    # host hears again, and reserves nothing meanwhile: it makes one placement group after another.
-    "RAY_grpc_client_keepalive_timeout_ms": "3000",
+    # host hears again, and reserves nothing meanwhile: it makes one placement group after another. Not sooner than the
+    # health check has found the host dead: a lost connection counts there as a host that does not answer.
+    "RAY_grpc_client_keepalive_timeout_ms": "4500",
     # Beside one process that starts a node, whoever answers gets a quarter of a core. With 15, Ray's default, that is a
     # thirtieth; with 0 nodes did not start on a busy machine: a raylet waits 15 s for its agent, and dies.
     "RAY_worker_niceness": "5",
