@@ -113,12 +113,14 @@ class Groups:
 
     async def _create(self, group: Group) -> Problem | None:
         try:
-            group.id, group.is_ready = await asyncio.get_running_loop().run_in_executor(
-                self._threads, ray_state.create_group, group.name, group.bundles, GROUP_TIMEOUT_S
-            )
+            created = await asyncio.get_running_loop().run_in_executor(self._threads, _create_unless_leaving, group)
         except (ray.exceptions.RayError, ValueError) as error:
             self._unseen.pop(group.name, None)
             return Problem(str(error))
+        if created is None:
+            self._unseen.pop(group.name, None)
+            return Problem("it was given up before Ray was asked for it")
+        group.id, group.is_ready = created
         self._by_id[group.id] = group
         return None if group.is_ready else Problem(f"Ray did not reserve it within {GROUP_TIMEOUT_S:g} s")
 
@@ -236,6 +238,13 @@ class Groups:
             if group.is_ready and group.is_seen and not group.is_leaving
             if all(node in free for node in group.nodes) and not self._is_there(group)
         ]
+
+
+def _create_unless_leaving(group: Group) -> tuple[str, bool] | None:
+    """In a thread. Those that wait for one may be for a node that is dead by now, and would keep the others from it."""
+    if group.is_leaving:
+        return None
+    return ray_state.create_group(group.name, group.bundles, GROUP_TIMEOUT_S, lambda: group.is_leaving)
 
 
 def _sum(parts: Iterable[Iterable[tuple[str, float]]]) -> dict[str, float]:

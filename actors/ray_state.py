@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,10 +146,17 @@ def _handle(group_id: str) -> PlacementGroup:
     return PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id)))
 
 
-def create_group(name: str, bundles: Sequence[PinnedBundle], timeout_s: float) -> tuple[str, bool]:
+def _never() -> bool:
+    return False
+
+
+def create_group(
+    name: str, bundles: Sequence[PinnedBundle], timeout_s: float, called_off: Callable[[], bool] = _never
+) -> tuple[str, bool]:
     """Asks for all bundles, each on its node. Gives the group's id, and whether Ray reserved it within whole seconds.
 
-    Ask only where Ray's own view has room: what fails once is looked at again after a second, not earlier.
+    `called_off` is asked each second, and tells whether to wait no longer. Ask only where Ray's own view has room: what
+    fails once is looked at again after a second, not earlier.
     """
     group = placement_group(
         [dict(bundle.amounts) for bundle in bundles],
@@ -158,7 +165,8 @@ def create_group(name: str, bundles: Sequence[PinnedBundle], timeout_s: float) -
         lifetime="detached",
         bundle_label_selector=[{"ray.io/node-id": bundle.node_id} for bundle in bundles],
     )
-    return group.id.hex(), group.wait(int(timeout_s))
+    seconds = range(int(timeout_s))
+    return group.id.hex(), any(group.wait(1) for _ in seconds if not called_off())
 
 
 def remove_group(group_id: str) -> None:
