@@ -6,7 +6,8 @@
 
 Requests go to the addresses in turn. What may be repeated is asked once more, at the next address, where the first did
 not answer in time, broke off, said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so), or
-had no gateway behind it; where the next takes no connection, at the one after it, which of two is the first again. An
+had no gateway behind it; where the next takes no connection, at the one after it, which of two is the first again. The
+first is still listened to then: whichever answers first is taken, for it may be what was asked for that takes long. An
 address that failed is passed over until a gateway answers there again.
 """
 
@@ -39,7 +40,7 @@ NOTHING, LOOK_S, HEALTH_S = "/api", 0.5, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a gateway answered. address: which one; retried: it was the second that was asked.
+    """What a gateway answered. address: which one; retried: a second was asked, too.
 
     is_gateways: a proxy that has no gateway behind it may answer instead, and not in JSON.
     """
@@ -128,32 +129,55 @@ class GatewayClient:
         """
         may_repeat = method in REPEATABLE if repeatable is None else repeatable
         within_s = self._deadline_s if deadline_s is None else deadline_s
-        end, address = time.monotonic() + within_s, self._addresses.first()
+        content = None if body is None else json.dumps(body).encode()
+        request = _Request(method, path, content, within_s, time.monotonic() + within_s)
         first_s = min(self._first_s, within_s / 2) if may_repeat else within_s
-        first = await self._try(method, path, body, address, first_s)
-        if not (may_repeat or _is_unsent(first)) or not _is_worth_another(first):
-            return _settled(method, path, within_s, first)
-        pause_s = first.retry_after_s if isinstance(first, Answer) else 0.0
-        if time.monotonic() + pause_s >= end:
-            return _settled(method, path, within_s, first)
-        await asyncio.sleep(pause_s)
-        other = self._addresses.second(address)
-        second = await self._try(method, path, body, other, end - time.monotonic())
-        tries = [first, second]
-        if _is_unsent(second) and not _is_unsent(first) and time.monotonic() < end:
-            tries.append(await self._try(method, path, body, self._addresses.second(other), end - time.monotonic()))
-        return _settled(method, path, within_s, *tries)
+        async with asyncio.TaskGroup() as tasks:
+            came = await self._tries(request, may_repeat, first_s, tasks)
+        return _settled(request, came)
 
-    async def _try(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
-        came = await self._send(method, path, body, address, within_s)
+    async def _tries(
+        self, request: _Request, may_repeat: bool, first_s: float, tasks: asyncio.TaskGroup
+    ) -> list[Answer | _Failure]:
+        """What became of each try; the one that counts is the last."""
+        address = self._addresses.first()
+        first = tasks.create_task(self._try(request, address))
+        await asyncio.wait([first], timeout=first_s if may_repeat else None)
+        if not first.done():
+            self._look_at(address)
+        elif not _is_worth_another(came := first.result()) or not (may_repeat or _is_unsent(came)):
+            return [came]
+        else:
+            pause_s = came.retry_after_s if isinstance(came, Answer) else 0.0
+            if pause_s >= request.left_s():
+                return [came]
+            await asyncio.sleep(pause_s)
+        return await _until_answered(first, tasks.create_task(self._again(request, address, first)))
+
+    async def _again(
+        self, request: _Request, address: str, first: asyncio.Task[Answer | _Failure]
+    ) -> list[Answer | _Failure]:
+        """A try at another address than that of the first, and one more where that other takes no connection."""
+        other = self._addresses.second(address)
+        tries = [await self._try(request, other)]
+        was_sent = not (first.done() and _is_unsent(first.result()))
+        if _is_unsent(tries[0]) and was_sent and request.left_s() > 0:
+            tries.append(await self._try(request, self._addresses.second(other)))
+        return tries
+
+    async def _try(self, request: _Request, address: str) -> Answer | _Failure:
+        came = await self._send(request.method, request.path, request.content, address, request.left_s())
         if _is_well(came):
             self._addresses.answered(address)
             return came
         if not (isinstance(came, _Failure) and came.timed_out):  # else it may be what was asked for that takes long
             self._addresses.failed(address)
+        self._look_at(address)
+        return came
+
+    def _look_at(self, address: str) -> None:
         if address not in self._looking:
             self._looking[address] = asyncio.get_running_loop().create_task(self._look(address))
-        return came
 
     async def _look(self, address: str) -> None:
         """Asks for nothing in particular until a gateway says that there is no such thing: for that it asks nobody."""
@@ -163,13 +187,17 @@ class GatewayClient:
         self._addresses.answered(address)
         del self._looking[address]
 
-    async def _send(self, method: str, path: str, body: Any, address: str, within_s: float) -> Answer | _Failure:
+    async def _send(
+        self, method: str, path: str, content: bytes | None, address: str, within_s: float
+    ) -> Answer | _Failure:
         assert self._session is not None, "use the client in an `async with` block"
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        asking = self._session.request(method, address + path, data=content, headers=headers)
         try:
-            async with asyncio.timeout(within_s), self._session.request(method, address + path, json=body) as response:
-                content = await response.read()
+            async with asyncio.timeout(within_s), asking as response:
+                body = await response.read()
                 is_gateways = response.status < 400 or response.content_type == "application/json"
-                return Answer(response.status, content, address, False, _retry_after_s(response), is_gateways)
+                return Answer(response.status, body, address, False, _retry_after_s(response), is_gateways)
         except aiohttp.ClientConnectorError as error:
             return _Failure(address, shorten(str(error), 200), unsent=True)
         except aiohttp.ClientError as error:  # before the time that is over: of aiohttp's errors some are both
@@ -178,6 +206,20 @@ class GatewayClient:
             return _Failure(address, f"no answer within {within_s:.3g} s", timed_out=True)
         except OSError as error:
             return _Failure(address, shorten(str(error) or type(error).__name__, 200))
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked for. end: when nobody waits for an answer any more, on the monotonic clock."""
+
+    method: str
+    path: str
+    content: bytes | None
+    within_s: float
+    end: float
+
+    def left_s(self) -> float:
+        return self.end - time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +247,36 @@ def _is_worth_another(first: Answer | _Failure) -> bool:
     return isinstance(first, _Failure) or first.status in LATER or not first.is_gateways
 
 
-def _settled(method: str, path: str, within_s: float, *tries: Answer | _Failure) -> Answer:
+async def _until_answered(
+    first: asyncio.Task[Answer | _Failure], again: asyncio.Task[list[Answer | _Failure]]
+) -> list[Answer | _Failure]:
+    """Waits until one of them has an answer that settles it, which ends the other; else for both, in their order."""
+    await asyncio.wait([again] if first.done() else [first, again], return_when=asyncio.FIRST_COMPLETED)
+    if not again.done() and not _is_worth_another(first.result()):
+        again.cancel()
+        return [_retried(first.result())]
+    tries = [_retried(one) for one in await again]
+    if not _is_worth_another(tries[-1]):
+        first.cancel()
+        return tries
+    late = _retried(await first)
+    return [late, *tries] if _is_worth_another(late) else [*tries, late]
+
+
+def _retried(came: Answer | _Failure) -> Answer | _Failure:
+    return replace(came, retried=True) if isinstance(came, Answer) else came
+
+
+def _settled(request: _Request, tries: Sequence[Answer | _Failure]) -> Answer:
     """The last try's answer. Raises DeadlineExceeded, Unavailable."""
     last = tries[-1]
     if isinstance(last, Answer):
-        return replace(last, retried=len(tries) > 1)
+        return last
+    asked = f"{request.method} {request.path}"
     told = "; then ".join(f"{one.address}: {one.status}" if isinstance(one, Answer) else str(one) for one in tries)
     if last.timed_out:
-        raise DeadlineExceeded(f"{method} {path} ({told})", within_s * 1000)
-    raise Unavailable(f"no gateway answered {method} {path}: {told}")
+        raise DeadlineExceeded(f"{asked} ({told})", request.within_s * 1000)
+    raise Unavailable(f"no gateway answered {asked}: {told}")
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float:

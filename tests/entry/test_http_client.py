@@ -224,6 +224,57 @@ async def test_the_error_tells_of_three_tries_where_one_was_not_sent() -> None:
     assert len(one.asked) == 2
 
 
+def slowly(handler: Handler, seconds: float = 0.6) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(seconds)
+        return await handler(request)
+
+    return handle
+
+
+@pytest.mark.parametrize("second", [hangs, breaks_off, says(503)], ids=["hangs", "breaks off", "503"])
+async def test_a_first_that_answers_late_is_taken_where_the_second_has_nothing(second: Handler) -> None:
+    async with gateways(slowly(fine), second) as (one, two), client(one.address, two.address) as asking:
+        answer = await asking.ask("GET", "/x")
+    assert (answer.status, answer.address, answer.retried) == (200, one.address, True)
+    assert (len(one.asked), len(two.asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("first", [breaks_off, says(503)], ids=["breaks off", "503"])
+async def test_a_first_that_fails_late_leaves_it_to_the_second(first: Handler) -> None:
+    async with gateways(slowly(first), slowly(fine)) as (one, two), client(one.address, two.address) as asking:
+        answer = await asking.ask("GET", "/x")
+    assert (answer.status, answer.address, answer.retried) == (200, two.address, True)
+    assert (len(one.asked), len(two.asked)) == (1, 1)
+
+
+async def test_where_both_fail_late_the_error_tells_of_both_in_their_order() -> None:
+    async with gateways(slowly(breaks_off), breaks_off) as (one, two), client(one.address, two.address) as asking:
+        with pytest.raises(Unavailable, match=f"no gateway answered GET /x: {one.address}: .*; then {two.address}: "):
+            await asking.ask("GET", "/x")
+
+
+async def test_a_request_that_is_given_up_leaves_nothing_behind() -> None:
+    async with gateways(hangs, hangs) as (one, two), client(one.address, two.address) as asking:
+        before = asyncio.all_tasks()
+        asked = asyncio.create_task(asking.ask("GET", "/x"))
+        async with asyncio.timeout(5):
+            while not two.asked:  # noqa: ASYNC110  (the server knows)
+                await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        left = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - before}
+    assert not any("_try" in name or "_again" in name for name in left)
+
+
+async def test_a_body_that_is_no_json_is_the_callers_mistake() -> None:
+    async with gateways(fine) as (one,), client(one.address) as asking:
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            await asking.ask("POST", "/x", {1, 2})
+    assert one.asked == []
+
+
 async def test_it_may_be_used_once_more_and_then_asks_every_address_again() -> None:
     async with gateways(breaks_off, fine) as (one, two):
         asking = client(one.address, two.address)
