@@ -12,10 +12,10 @@ import structlog
 from noodle_ray.actors.host_starter import OWNER
 from noodle_ray.actors.loaded_module import Held, Module
 from noodle_ray.actors.module_loader import ModuleLoader
-from noodle_ray.actors.names import NAMESPACE
+from noodle_ray.actors.names import HOST_NAMESPACES
 from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.actors.registry_book import RegistryBook
-from noodle_ray.actors.warm_hosts import PREFIX, Host, kill_host, reach_host
+from noodle_ray.actors.warm_hosts import OWN, Host, kill_host, reach_host
 from noodle_ray.errors import Unavailable
 from noodle_ray.modules.load import HostRecord, Load, RevisionRecord
 from noodle_ray.modules.ports import Allocator
@@ -59,22 +59,22 @@ class Living:
 
 
 async def _living_hosts() -> dict[str, Living]:
-    """The module hosts that answer, by the name of their actor."""
+    """The module hosts that answer, by the namespace of their actor."""
     actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-    names = [entry["name"] for entry in actors if entry["namespace"] == NAMESPACE]
-    found = await asyncio.gather(*(_find_host(name) for name in names if name.startswith(PREFIX)))
+    hosts = [entry for entry in actors if entry["namespace"].startswith(HOST_NAMESPACES)]
+    found = await asyncio.gather(*(_find_host(entry["name"], entry["namespace"]) for entry in hosts))
     return {living.host.actor: living for living in found if living is not None}
 
 
-async def _find_host(actor: str) -> Living | None:
+async def _find_host(name: str, actor: str) -> Living | None:
     try:
-        handle = ray.get_actor(actor, NAMESPACE)
+        handle = ray.get_actor(name, actor)
     except ValueError:
         return None
     try:
         async with asyncio.timeout(PING_TIMEOUT_S):
             answer = await await_ref(handle.ping.remote())
-            host = await reach_host(actor, handle, warm=True)
+            host = await reach_host(actor, handle, warm=True, own=name == OWN)
             return Living(host, answer["module"], answer["ready"])
     except Exception as error:
         # Whatever ails it: beside its replacement it would live on, and answer callers who know it.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 NAMESPACE = "noodle"
+HOST_NAMESPACES = NAMESPACE + "-host-"
+"""Module hosts have one name, and a namespace each, which begins so: Ray keeps figures for every name of an actor that
+a process has started, for ever, and packs all of them whenever it reports."""
 NODE_MANAGER: Final = "node-manager"
 MODULE_REGISTRY: Final = "module-registry"
 SERVICE_DIRECTORY: Final = "service-directory"
@@ -13,6 +16,11 @@ FUSION_ENGINE = "FusionEngine"
 FUSION_KEEPER = "FusionKeeper"
 """Deployments of the fusion application."""
 GATEWAY_APP = "gateway"
+
+
+def is_ours(namespace: str) -> bool:
+    """Whether the actors in it are of this project."""
+    return namespace == NAMESPACE or namespace.startswith(HOST_NAMESPACES)
 
 
 def agent_name(node_id: str) -> str:

@@ -14,15 +14,14 @@ import structlog
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from noodle_ray.actors.module_host import MAX_CALLS, ModuleHost
-from noodle_ray.actors.names import NAMESPACE
+from noodle_ray.actors.names import HOST_NAMESPACES
 from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.errors import NoodleError
 
 log = structlog.get_logger()
 
-PREFIX = "module-host-"
-OWN = PREFIX + "own-"
-"""Of hosts that were started for one module, with its packages or GPUs: they serve no other."""
+WARM, OWN = "module-host", "module-host-own"
+"""The actors' names; own ones were started for one module, with its packages or GPUs: they serve no other."""
 
 _ModuleHosts = ray.remote(ModuleHost)
 RECONNECT_S = 0.2
@@ -31,35 +30,36 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A module host: the name of its actor, its handle, its node, and whether it was started beforehand.
+    """A module host: its actor's namespace, in which nothing else is, its handle and its node.
 
-    `death` ends when the host has.
+    `warm`: it was started beforehand. `own`: it serves one module only. `death` ends when the host has.
     """
 
     actor: str
     handle: Any
     node_id: str
     warm: bool
+    own: bool
     death: asyncio.Task[None]
 
 
 async def start_host(cache_dir: str, warm: bool, options: dict[str, Any]) -> Host:
     """Starts an empty host and waits until it answers. Raises Unavailable."""
-    actor = (PREFIX if warm else OWN) + uuid.uuid4().hex[:12]
-    kept = {"name": actor, "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": 0}
+    actor, name = HOST_NAMESPACES + uuid.uuid4().hex[:12], WARM if warm else OWN
+    kept = {"name": name, "namespace": actor, "lifetime": "detached", "max_restarts": 0}
     # Not in a thread: if this is cancelled, no host may be left behind whose handle nobody has.
     handle = _ModuleHosts.options(**kept, max_concurrency=MAX_CALLS, **options).remote(cache_dir)
     try:
-        return await reach_host(actor, handle, warm)
+        return await reach_host(actor, handle, warm, own=not warm)
     except BaseException:
         kill_host(handle)
         raise
 
 
-async def reach_host(actor: str, handle: Any, warm: bool) -> Host:
+async def reach_host(actor: str, handle: Any, warm: bool, own: bool) -> Host:
     """The host behind a handle, once it answers. Raises Unavailable."""
     answer = await await_ref(handle.ping.remote())
-    return Host(actor, handle, answer["node_id"], warm, asyncio.create_task(_until_dead(handle)))
+    return Host(actor, handle, answer["node_id"], warm, own, asyncio.create_task(_until_dead(handle)))
 
 
 async def _until_dead(handle: Any) -> None:
@@ -102,7 +102,7 @@ class WarmHosts:
     def adopt(self, host: Host) -> None:
         """Takes an empty host into the pool; ends one too many, and one that was started for some module."""
         hosts = self._ready.setdefault(host.node_id, [])
-        if len(hosts) >= self._count or host.actor.startswith(OWN):
+        if len(hosts) >= self._count or host.own:
             kill_host(host.handle)
             return
         hosts.append(host)

@@ -37,7 +37,10 @@ class RevisionRecord(Model):
 
 
 class HostRecord(Model):
-    """One host that was taken for a revision: where it is, and in which allocation. `actor` names its Ray actor."""
+    """One host that was taken for a revision: where it is, and in which allocation.
+
+    `actor` is the namespace of its Ray actor, in which nothing else is.
+    """
 
     epoch: int
     revision: int

@@ -14,7 +14,9 @@ from modules_on_ray import EXAMPLES, allocator, has, kill, loaded_version, publi
 from noodle_ray.actors import ray_state
 from noodle_ray.actors.module_calls import ModuleCaller
 from noodle_ray.actors.module_registry import ModuleRegistry
+from noodle_ray.actors.names import HOST_NAMESPACES
 from noodle_ray.actors.ray_errors import await_ref
+from noodle_ray.actors.warm_hosts import OWN, WARM
 from noodle_ray.errors import (
     CallInterrupted,
     Conflict,
@@ -271,10 +273,13 @@ class TestPlacement:
 
     async def test_warm_hosts_come_back(self, registry: Any) -> None:
         async def one_is_ready() -> bool:
-            named = ray.util.list_named_actors(all_namespaces=True)
-            return any(entry["name"].startswith("module-host-") for entry in named)
+            return bool(_hosts())
 
         await until(one_is_ready)
+        # A namespace each, and no name that is not in use again and again: Ray never forgets the figures of a name.
+        hosts = _hosts()
+        assert len({host["namespace"] for host in hosts}) == len(hosts)
+        assert {host["name"] for host in hosts} <= {WARM, OWN}
         await asyncio.sleep(1.5)
         loaded = await await_ref(registry.load.remote("tokenizer"))
         assert loaded["warm"]
@@ -355,3 +360,8 @@ async def test_a_load_that_hangs_is_ended_in_time(settings: Settings) -> None:
         await await_ref(actor.load.remote("hangs"))
     assert await loaded_version(actor, "hangs") is None
     ray.kill(actor)
+
+
+def _hosts() -> list[dict[str, str]]:
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return [entry for entry in named if entry["namespace"].startswith(HOST_NAMESPACES)]

@@ -8,8 +8,7 @@ from typing import Any
 
 import ray
 
-from noodle_ray.actors.names import NAMESPACE
-from noodle_ray.actors.warm_hosts import PREFIX
+from noodle_ray.actors.names import HOST_NAMESPACES
 
 REFILL_S = 10.0
 """So long a full stock is waited for; then the load happens all the same, and is found not to be warm."""
@@ -43,16 +42,16 @@ class HostStock:
 
 async def _empty_hosts() -> int:
     actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-    names = [entry["name"] for entry in actors if entry["namespace"] == NAMESPACE]
-    answers = await asyncio.gather(*(_ping(name) for name in names if name.startswith(PREFIX)))
+    hosts = [entry for entry in actors if entry["namespace"].startswith(HOST_NAMESPACES)]
+    answers = await asyncio.gather(*(_ping(entry["name"], entry["namespace"]) for entry in hosts))
     return sum(answer is not None and not answer["module"] for answer in answers)
 
 
-async def _ping(actor: str) -> dict[str, Any] | None:
+async def _ping(name: str, namespace: str) -> dict[str, Any] | None:
     """What a host says of itself; None where it does not answer, for it ends or is only starting."""
     try:
         async with asyncio.timeout(ANSWER_S):
-            answer: dict[str, Any] = await ray.get_actor(actor, NAMESPACE).ping.remote()
+            answer: dict[str, Any] = await ray.get_actor(name, namespace).ping.remote()
     except (ValueError, TimeoutError, ray.exceptions.RayError):
         return None
     return answer

@@ -166,7 +166,7 @@ def stop_components() -> int:
         serve.shutdown()  # type: ignore[no-untyped-call]
     ended = 0
     for entry in ray.util.list_named_actors(all_namespaces=True):
-        if entry["namespace"] == names.NAMESPACE:
-            ray.kill(ray.get_actor(entry["name"], names.NAMESPACE), no_restart=True)
+        if names.is_ours(entry["namespace"]):
+            ray.kill(ray.get_actor(entry["name"], entry["namespace"]), no_restart=True)
             ended += 1
     return ended
