@@ -12,7 +12,6 @@ import structlog
 
 from noodle_ray.actors.allocator import NodeManagerAllocator
 from noodle_ray.actors.artefact_store import ArtefactStore
-from noodle_ray.actors.heap import map_large_blocks
 from noodle_ray.actors.module_catalogue import entry_source, listed
 from noodle_ray.actors.module_loader import ModuleLoader
 from noodle_ray.actors.module_recovery import recover
@@ -50,7 +49,6 @@ class ModuleRegistry:
         self, settings: Settings, allocator: Callable[[], Allocator] = NodeManagerAllocator
     ) -> None:
         configure_logs(settings.log_level)
-        map_large_blocks()
         self._settings = settings
         self._revision = time.time_ns()  # another one than those before a restart
         self._allocator = allocator()

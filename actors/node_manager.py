@@ -20,7 +20,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from noodle_ray.actors import autoscaler, ray_state
 from noodle_ray.actors.answers import Answers
 from noodle_ray.actors.groups import Groups
-from noodle_ray.actors.heap import map_large_blocks
 from noodle_ray.actors.journal import Journal
 from noodle_ray.actors.manager_metrics import ManagerMetrics
 from noodle_ray.actors.names import NAMESPACE, NODE_MANAGER, agent_name
@@ -79,7 +78,6 @@ class NodeManager:
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         configure_logs(settings.log_level)
-        map_large_blocks()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._settings = settings
         self._core = Manager(settings)
