@@ -73,7 +73,7 @@ class HostStarter:
             epoch=order.epoch,
             revision=order.revision,
             version=order.version,
-            actor=host.actor,
+            actor=host.namespace,
             node_id=host.node_id,
             allocation_id=held.allocation_id,
             taken_at=time.time(),

@@ -63,22 +63,22 @@ async def _living_hosts() -> dict[str, Living]:
     actors = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
     hosts = [entry for entry in actors if entry["namespace"].startswith(HOST_NAMESPACES)]
     found = await asyncio.gather(*(_find_host(entry["name"], entry["namespace"]) for entry in hosts))
-    return {living.host.actor: living for living in found if living is not None}
+    return {living.host.namespace: living for living in found if living is not None}
 
 
-async def _find_host(name: str, actor: str) -> Living | None:
+async def _find_host(name: str, namespace: str) -> Living | None:
     try:
-        handle = ray.get_actor(name, actor)
+        handle = ray.get_actor(name, namespace)
     except ValueError:
         return None
     try:
         async with asyncio.timeout(PING_TIMEOUT_S):
             answer = await await_ref(handle.ping.remote())
-            host = await reach_host(actor, handle, warm=True, own=name == OWN)
+            host = await reach_host(namespace, handle, warm=True, own=name == OWN)
             return Living(host, answer["module"], answer["ready"])
     except Exception as error:
         # Whatever ails it: beside its replacement it would live on, and answer callers who know it.
-        log.warning("host_does_not_answer", actor=actor, error=str(error))
+        log.warning("host_does_not_answer", host=namespace, error=str(error))
         kill_host(handle)
         return None
 

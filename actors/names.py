@@ -6,8 +6,8 @@ from typing import Any, Final
 
 NAMESPACE = "noodle"
 HOST_NAMESPACES = NAMESPACE + "-host-"
-"""Module hosts have one name, and a namespace each, which begins so: Ray keeps figures for every name of an actor that
-a process has started, for ever, and packs all of them whenever it reports."""
+"""Module hosts share a name, and have a namespace each, which begins so: Ray keeps figures for every name of an actor
+that a process has started, for ever, and packs all of them whenever it reports."""
 NODE_MANAGER: Final = "node-manager"
 MODULE_REGISTRY: Final = "module-registry"
 SERVICE_DIRECTORY: Final = "service-directory"

@@ -35,7 +35,7 @@ class Host:
     `warm`: it was started beforehand. `own`: it serves one module only. `death` ends when the host has.
     """
 
-    actor: str
+    namespace: str
     handle: Any
     node_id: str
     warm: bool
@@ -45,21 +45,21 @@ class Host:
 
 async def start_host(cache_dir: str, warm: bool, options: dict[str, Any]) -> Host:
     """Starts an empty host and waits until it answers. Raises Unavailable."""
-    actor, name = HOST_NAMESPACES + uuid.uuid4().hex[:12], WARM if warm else OWN
-    kept = {"name": name, "namespace": actor, "lifetime": "detached", "max_restarts": 0}
+    name, namespace = WARM if warm else OWN, HOST_NAMESPACES + uuid.uuid4().hex[:12]
+    kept = {"name": name, "namespace": namespace, "lifetime": "detached", "max_restarts": 0}
     # Not in a thread: if this is cancelled, no host may be left behind whose handle nobody has.
     handle = _ModuleHosts.options(**kept, max_concurrency=MAX_CALLS, **options).remote(cache_dir)
     try:
-        return await reach_host(actor, handle, warm, own=not warm)
+        return await reach_host(namespace, handle, warm, own=not warm)
     except BaseException:
         kill_host(handle)
         raise
 
 
-async def reach_host(actor: str, handle: Any, warm: bool, own: bool) -> Host:
+async def reach_host(namespace: str, handle: Any, warm: bool, own: bool) -> Host:
     """The host behind a handle, once it answers. Raises Unavailable."""
     answer = await await_ref(handle.ping.remote())
-    return Host(actor, handle, answer["node_id"], warm, own, asyncio.create_task(_until_dead(handle)))
+    return Host(namespace, handle, answer["node_id"], warm, own, asyncio.create_task(_until_dead(handle)))
 
 
 async def _until_dead(handle: Any) -> None:

@@ -130,6 +130,7 @@ class GatewayClient:
         may_repeat = method in REPEATABLE if repeatable is None else repeatable
         within_s = self._deadline_s if deadline_s is None else deadline_s
         content = None if body is None else json.dumps(body).encode()
+        self._opened()
         request = _Request(method, path, content, within_s, time.monotonic() + within_s)
         first_s = min(self._first_s, within_s / 2) if may_repeat else within_s
         async with asyncio.TaskGroup() as tasks:
@@ -187,12 +188,15 @@ class GatewayClient:
         self._addresses.answered(address)
         del self._looking[address]
 
+    def _opened(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "use the client in an `async with` block"
+        return self._session
+
     async def _send(
         self, method: str, path: str, content: bytes | None, address: str, within_s: float
     ) -> Answer | _Failure:
-        assert self._session is not None, "use the client in an `async with` block"
         headers = {} if content is None else {"Content-Type": "application/json"}
-        asking = self._session.request(method, address + path, data=content, headers=headers)
+        asking = self._opened().request(method, address + path, data=content, headers=headers)
         try:
             async with asyncio.timeout(within_s), asking as response:
                 body = await response.read()

@@ -275,6 +275,11 @@ async def test_a_body_that_is_no_json_is_the_callers_mistake() -> None:
     assert one.asked == []
 
 
+async def test_it_says_where_it_is_to_be_used() -> None:
+    with pytest.raises(AssertionError, match="async with"):
+        await client("http://127.0.0.1:1").ask("GET", "/x")
+
+
 async def test_it_may_be_used_once_more_and_then_asks_every_address_again() -> None:
     async with gateways(breaks_off, fine) as (one, two):
         asking = client(one.address, two.address)
