@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 
 import noodle_ray
-from noodle_ray.entry.bench.host_scheduling import weighed_by_niceness
 from noodle_ray.entry.bench.host_storage import Storage, embedded
 from noodle_ray.entry.bench.hosts import Host, hosts, this_machine
 from noodle_ray.entry.cluster.local_nodes import Progress
@@ -292,7 +291,7 @@ def visible() -> list[Path]:
 @contextmanager
 def host_cluster(plan: Plan, progress: Progress, storage: Storage = embedded) -> Iterator[HostCluster]:
     """Such a cluster, with all of its hosts alive; it ends with the block, and so do they. Raises Unavailable."""
-    with weighed_by_niceness(), hosts(plan.hosts, keep=visible()) as made, storage(this_machine(made[0])) as variables:
+    with hosts(plan.hosts, keep=visible()) as made, storage(this_machine(made[0])) as variables:
         cluster = HostCluster(made, replace(plan, variables={**variables, **plan.variables}))
         try:
             cluster.start(progress)
