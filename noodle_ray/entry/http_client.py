@@ -7,8 +7,9 @@
 Requests go to the addresses in turn. What may be repeated is asked once more, at the next address, where the first did
 not answer in time, broke off, said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so), or
 had no gateway behind it; where the next takes no connection, at the one after it, which of two is the first again. The
-first is still listened to then: whichever answers first is taken, for it may be what was asked for that takes long. An
-address that failed is passed over until a gateway answers there again.
+first is still listened to then: whichever answers first is taken, for it may be what was asked for that takes long.
+That doubles the work, so it is done for a share of the requests only (`RetryBudget`). An address that failed is passed
+over until a gateway answers there again; where all have failed, the second try waits for one that does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import aiohttp
 
 from noodle_ray.entry.gateway_addresses import GatewayAddresses
+from noodle_ray.entry.retry_budget import RetryBudget
 from noodle_ray.errors import DeadlineExceeded, InvalidInput, NoodleError, Unavailable, shorten
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -74,11 +76,16 @@ class GatewayClient:
     """Asks gateways of one cluster. Use it in an `async with` block, from one event loop.
 
     deadline_s: within this a request is answered, or given up. first_s: the part of it that the first address has
-    where a second may be asked.
+    where a second may be asked. budget: for how many a second is asked while the first is under way.
     """
 
     def __init__(
-        self, addresses: Sequence[str], token: str, deadline_s: float = DEADLINE_S, first_s: float = FIRST_S
+        self,
+        addresses: Sequence[str],
+        token: str,
+        deadline_s: float = DEADLINE_S,
+        first_s: float = FIRST_S,
+        budget: RetryBudget | None = None,
     ) -> None:
         """Raises InvalidInput without an address, or with times that leave none for a second one."""
         self._addresses = GatewayAddresses(addresses)
@@ -86,6 +93,7 @@ class GatewayClient:
             raise InvalidInput.of("first_s", "must be above 0 and below deadline_s", f"{first_s:g} of {deadline_s:g}")
         self._headers = {"Authorization": f"Bearer {token}"}
         self._deadline_s, self._first_s = deadline_s, first_s
+        self._budget = budget or RetryBudget()
         self._session: aiohttp.ClientSession | None = None
         self._looking: dict[str, asyncio.Task[None]] = {}
 
@@ -142,18 +150,29 @@ class GatewayClient:
     ) -> list[Answer | _Failure]:
         """What became of each try; the one that counts is the last."""
         address = self._addresses.first()
+        self._budget.asked()
         first = tasks.create_task(self._try(request, address))
         await asyncio.wait([first], timeout=first_s if may_repeat else None)
         if not first.done():
             self._look_at(address)
-        elif not _is_worth_another(came := first.result()) or not (may_repeat or _is_unsent(came)):
+            if self._budget.take():
+                return await _until_answered(first, tasks.create_task(self._again(request, address, first)))
+            await asyncio.wait([first])
+        came = first.result()
+        if not _is_worth_another(came) or not (may_repeat or _is_unsent(came)):
             return [came]
-        else:
-            pause_s = came.retry_after_s if isinstance(came, Answer) else 0.0
-            if pause_s >= request.left_s():
-                return [came]
-            await asyncio.sleep(pause_s)
+        pause_s = came.retry_after_s if isinstance(came, Answer) else 0.0
+        if pause_s >= request.left_s():
+            return [came]
+        await asyncio.sleep(pause_s)
+        await self._until_one_is_there(request)
         return await _until_answered(first, tasks.create_task(self._again(request, address, first)))
+
+    async def _until_one_is_there(self, request: _Request) -> None:
+        """Where all addresses have failed, half of the time that is left is for one of them to answer again."""
+        if len(self._addresses.away) == len(self._addresses.all):
+            looking, half_s = self._looking.values(), request.left_s() / 2
+            await asyncio.wait(looking, timeout=half_s, return_when=asyncio.FIRST_COMPLETED)
 
     async def _again(
         self, request: _Request, address: str, first: asyncio.Task[Answer | _Failure]

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from noodle_ray.entry.http_client import NOTHING, Answer, GatewayClient
+from noodle_ray.entry.retry_budget import RetryBudget
 from noodle_ray.errors import DeadlineExceeded, InvalidInput, NoodleError, Unavailable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -76,8 +77,10 @@ def says(status: int, retry_after: str | None = None, kind: str = "application/j
     return handle
 
 
-def client(*addresses: str, deadline_s: float = 5.0, first_s: float = 0.3) -> GatewayClient:
-    return GatewayClient(addresses, TOKEN, deadline_s, first_s)
+def client(
+    *addresses: str, deadline_s: float = 5.0, first_s: float = 0.3, budget: RetryBudget | None = None
+) -> GatewayClient:
+    return GatewayClient(addresses, TOKEN, deadline_s, first_s, budget)
 
 
 def a_dead_address() -> str:
@@ -246,6 +249,50 @@ async def test_a_first_that_fails_late_leaves_it_to_the_second(first: Handler) -
         answer = await asking.ask("GET", "/x")
     assert (answer.status, answer.address, answer.retried) == (200, two.address, True)
     assert (len(one.asked), len(two.asked)) == (1, 1)
+
+
+async def test_where_the_budget_is_spent_no_second_is_asked_while_the_first_is_under_way() -> None:
+    budget = RetryBudget(burst=1, share=0)
+    async with (
+        gateways(slowly(fine), fine) as (one, two),
+        client(one.address, two.address, budget=budget) as asking,
+    ):
+        answers = [await asking.ask("GET", "/x") for _ in range(3)]
+    assert [(answer.address, answer.retried) for answer in answers] == [
+        (two.address, True),
+        (two.address, False),
+        (one.address, False),
+    ]
+    assert (len(one.asked), len(two.asked)) == (2, 2)
+
+
+async def test_where_the_budget_is_spent_a_first_that_failed_is_still_asked_for_again() -> None:
+    spent = RetryBudget(burst=0, share=0)
+    async with (
+        gateways(slowly(breaks_off), fine) as (one, two),
+        client(one.address, two.address, budget=spent) as asking,
+    ):
+        answer = await asking.ask("GET", "/x")
+    assert (answer.address, answer.retried, len(one.asked)) == (two.address, True, 1)
+
+
+async def test_where_all_are_away_the_second_try_waits_for_one_that_is_back() -> None:
+    away = says(500, kind="text/html")
+    async with gateways(away, away) as (one, two), client(one.address, two.address) as asking:
+        assert (await asking.ask("GET", "/x", deadline_s=0.5)).status == 500
+        asked = asyncio.create_task(asking.ask("GET", "/y"))
+        await asyncio.sleep(0.3)
+        two.handler = fine
+        answer = await asked
+    assert (answer.status, answer.address, answer.retried) == (200, two.address, True)
+
+
+async def test_where_none_comes_back_one_is_asked_all_the_same() -> None:
+    away = says(500, kind="text/html")
+    async with gateways(away, away) as (one, two), client(one.address, two.address) as asking:
+        for _ in range(2):
+            answer = await asking.ask("GET", "/x", deadline_s=0.6)
+            assert (answer.status, answer.retried) == (500, True)
 
 
 async def test_where_both_fail_late_the_error_tells_of_both_in_their_order() -> None:
