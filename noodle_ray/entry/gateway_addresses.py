@@ -39,6 +39,10 @@ class GatewayAddresses:
         there = [one for one in (*others, same) if one not in self._away]
         return [*there, *others, same][0]
 
+    def other(self, first: str) -> str | None:
+        """Another one than the first that is not away, if there is one."""
+        return next((one for one in self._from(self._all.index(first) + 1) if one not in self._away | {first}), None)
+
     def _from(self, place: int) -> list[str]:
         """All, beginning with that place."""
         return [self._all[(place + step) % len(self._all)] for step in range(len(self._all))]

@@ -8,8 +8,9 @@ Requests go to the addresses in turn. What may be repeated is asked once more, a
 not answer in time, broke off, said that it cannot answer now (429, 502, 503, 504; after Retry-After, if it says so), or
 had no gateway behind it; where the next takes no connection, at the one after it, which of two is the first again. The
 first is still listened to then: whichever answers first is taken, for it may be what was asked for that takes long.
-That doubles the work, so it is done for a share of the requests only (`RetryBudget`). An address that failed is passed
-over until a gateway answers there again; where all have failed, the second try waits for one that does.
+That doubles the work, so it is done for a share of the requests only (`RetryBudget`), and where another address is
+there. An address that failed is passed over until a gateway answers there again; where all have failed, the second try
+waits for one that does.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class GatewayClient:
         await asyncio.wait([first], timeout=first_s if may_repeat else None)
         if not first.done():
             self._look_at(address)
-            if self._budget.take():
+            if self._addresses.other(address) is not None and self._budget.take():
                 return await _until_answered(first, tasks.create_task(self._again(request, address, first)))
             await asyncio.wait([first])
         came = first.result()

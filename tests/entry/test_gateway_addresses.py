@@ -30,6 +30,15 @@ def test_without_another_the_second_is_the_first() -> None:
     assert GatewayAddresses(["only"]).second("only") == "only"
 
 
+def test_another_one_that_is_there() -> None:
+    addresses = GatewayAddresses(["a", "b", "c"])
+    addresses.failed("b")
+    assert [addresses.other(first) for first in "abc"] == ["c", "c", "a"]
+    addresses.failed("c")
+    assert [addresses.other(first) for first in "abc"] == [None, "a", "a"]
+    assert GatewayAddresses(["only"]).other("only") is None
+
+
 def test_where_all_are_away_the_second_is_another_one_all_the_same() -> None:
     addresses = GatewayAddresses(["a", "b"])
     addresses.failed("a")

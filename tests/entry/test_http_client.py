@@ -266,6 +266,15 @@ async def test_where_the_budget_is_spent_no_second_is_asked_while_the_first_is_u
     assert (len(one.asked), len(two.asked)) == (2, 2)
 
 
+async def test_where_no_other_address_is_there_a_first_that_is_under_way_is_not_asked_twice() -> None:
+    async with gateways(slowly(fine)) as (one,), client(one.address, a_dead_address()) as asking:
+        await asking.ask("GET", "/meets-the-dead-one-in-turn")
+        await asking.ask("GET", "/meets-the-dead-one-in-turn")
+        asked_before = len(one.asked)
+        answer = await asking.ask("GET", "/x")
+    assert (answer.status, answer.retried, len(one.asked) - asked_before) == (200, False, 1)
+
+
 async def test_where_the_budget_is_spent_a_first_that_failed_is_still_asked_for_again() -> None:
     spent = RetryBudget(burst=0, share=0)
     async with (

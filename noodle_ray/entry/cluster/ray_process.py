@@ -60,9 +60,10 @@ RAY_SETTINGS = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # else handles break outside asyncio
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-    # A gateway's host that is gone is left out after a second; requests that cannot be sent there go to another.
+    # A request for a gateway's host that is gone goes to another after a second. A gateway that is asked how it is has
+    # two: one that is only busy must not be left out, for what is sent past it costs twice as much.
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
-    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "500ms",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # An actor that has waited for a place through two of those dumps counts as a deadlock, and Ray has every worker of
     # the cluster collect garbage: at most every ten minutes instead of every thirty seconds.
