@@ -14,9 +14,14 @@ import pytest
 from noodle_ray.entry.cluster import process_session, supervisor
 
 PATIENCE_S = 20.0
-START = """
-"$1/gcs_server" 600 &
-"$1/raylet" 600 &
+RUN = """
+run() { "$1" "$2" & until [ ! -e /proc/self ] || [ "/proc/$!/exe" -ef /bin/sleep ]; do sleep 0.01; done; }
+"""
+"""Starts a process, and goes on when it has its name: until then it is another of this shell."""
+
+START = f"""{RUN}
+run "$1/gcs_server" 600
+run "$1/raylet" 600
 echo started >> "$1/starts"
 """
 
@@ -42,6 +47,10 @@ class Supervised:
                 continue
         return None
 
+    def wait_until_watched(self, times: int = 1) -> None:
+        """Before that, a process that dies has died in the start, which whoever started it is told of."""
+        until(lambda: self.log.read_text().count(" supervisor: started: ") == times)
+
     def times_started(self) -> int:
         return self.starts.read_text().count("started") if self.starts.exists() else 0
 
@@ -50,8 +59,7 @@ class Supervised:
 def node(tmp_path: Path) -> Iterator[Supervised]:
     running = Supervised(tmp_path)
     try:
-        until(lambda: running.pid_of("raylet") is not None)
-        time.sleep(3 * supervisor.LOOK_S)
+        running.wait_until_watched()
         yield running
     finally:
         process_session.stop(running.process.pid)
@@ -80,6 +88,7 @@ def test_with_a_raylet_that_dies_the_whole_node_is_started_again(node: Supervise
     os.kill(raylet, signal.SIGKILL)
     until(lambda: node.pid_of("raylet") not in (None, raylet))
     until(lambda: node.pid_of("gcs_server") not in (None, gcs))
+    node.wait_until_watched(2)
     assert node.times_started() == 2
 
 
@@ -98,7 +107,7 @@ def test_ending_the_session_ends_all_of_it(node: Supervised) -> None:
     assert process_session.members(node.process.pid) == []
 
 
-@pytest.mark.parametrize("start", ["exit 3", '"$1/gcs_server" 600 &'], ids=["fails", "no raylet"])
+@pytest.mark.parametrize("start", ["exit 3", f'{RUN} run "$1/gcs_server" 600'], ids=["fails", "no raylet"])
 def test_a_node_that_does_not_start_at_all_ends_the_supervisor(tmp_path: Path, start: str) -> None:
     running = Supervised(tmp_path, start)
     try:
@@ -107,10 +116,10 @@ def test_a_node_that_does_not_start_at_all_ends_the_supervisor(tmp_path: Path, s
         process_session.stop(running.process.pid)
 
 
-DIES_AT_SECOND = """
+DIES_AT_SECOND = f"""{RUN}
 echo started >> "$1/starts"
-"$1/gcs_server" 600 &
-"$1/raylet" $([ $(wc -l < "$1/starts") = 2 ] && echo 3 || echo 600) &
+run "$1/gcs_server" 600
+run "$1/raylet" $([ $(wc -l < "$1/starts") = 2 ] && echo 3 || echo 600)
 [ $(wc -l < "$1/starts") != 2 ] || sleep 60
 """
 
@@ -119,8 +128,7 @@ def test_a_raylet_that_dies_while_it_is_started_is_not_waited_for(tmp_path: Path
     """The second one: the first start is its caller's, who is told at once that it failed."""
     running = Supervised(tmp_path, DIES_AT_SECOND)
     try:
-        until(lambda: running.pid_of("raylet") is not None)
-        time.sleep(3 * supervisor.LOOK_S)
+        running.wait_until_watched()
         first = running.pid_of("raylet")
         assert first is not None
         os.kill(first, signal.SIGKILL)
@@ -131,11 +139,11 @@ def test_a_raylet_that_dies_while_it_is_started_is_not_waited_for(tmp_path: Path
         running.process.wait(5)
 
 
-SAYS_ITS_NICENESS = """
+SAYS_ITS_NICENESS = f"""{RUN}
 echo "started $(nice) $RAY_worker_niceness" >> "$1/starts"
 [ $(wc -l < "$1/starts") != 2 ] || exit 1
-"$1/gcs_server" 600 &
-"$1/raylet" 600 &
+run "$1/gcs_server" 600
+run "$1/raylet" 600
 """
 
 
@@ -146,9 +154,8 @@ def test_a_start_after_one_that_failed_goes_ahead_of_others_and_its_workers_do_n
     monkeypatch.setenv("RAY_worker_niceness", "5")
     running = Supervised(tmp_path, SAYS_ITS_NICENESS)
     try:
-        for times in (1, 3):
-            until(lambda times=times: running.times_started() == times and running.pid_of("raylet") is not None)  # type: ignore[misc]
-            time.sleep(3 * supervisor.LOOK_S)
+        for times in (1, 2):  # the start between them fails
+            running.wait_until_watched(times)
             raylet = running.pid_of("raylet")
             assert raylet is not None
             os.kill(raylet, signal.SIGKILL)

@@ -117,6 +117,8 @@ class Supervisor:
         if code == 0 and RAYLET not in self._parts:
             _log("the raylet has ended already")
             return 1
+        if code == 0:
+            _log(f"started: {', '.join(self._parts)}")
         return code
 
     def _reap(self) -> None:
