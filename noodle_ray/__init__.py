@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from noodle_ray.entry.client import Cluster, connect, read_token
     from noodle_ray.entry.http_client import GatewayClient
+    from noodle_ray.entry.retry_budget import RetryBudget
     from noodle_ray.fusion.inputs import MultimodalInput
     from noodle_ray.fusion.result import FusionResult
     from noodle_ray.placement.request import Request
@@ -23,6 +24,7 @@ __all__ = [
     "MultimodalInput",
     "Registration",
     "Request",
+    "RetryBudget",
     "Service",
     "connect",
     "read_token",
@@ -37,6 +39,7 @@ _HOMES = {
     "MultimodalInput": "noodle_ray.fusion.inputs",
     "Registration": "noodle_ray.services.directory",
     "Request": "noodle_ray.placement.request",
+    "RetryBudget": "noodle_ray.entry.retry_budget",
     "Service": "noodle_ray.services.directory",
     "connect": "noodle_ray.entry.client",
     "read_token": "noodle_ray.entry.client",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from noodle_ray.errors import InvalidInput
+
 BURST, SHARE = 100.0, 0.2
 
 
@@ -10,9 +12,15 @@ class RetryBudget:
 
     Whoever asks slow servers again gives them twice the work. Without a bound they stay slow because of that, long
     after what had made them slow.
+
+    burst: how many at once, at most. share: of the first tries, how many more a second one. Both 0: never.
     """
 
     def __init__(self, burst: float = BURST, share: float = SHARE) -> None:
+        """Raises InvalidInput for what is below 0, or no number."""
+        for name, value in {"burst": burst, "share": share}.items():
+            if not value >= 0:
+                raise InvalidInput.of(name, "must be 0 or above", value)
         self._burst, self._share = burst, share
         self._left = burst
 

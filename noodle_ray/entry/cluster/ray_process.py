@@ -61,7 +61,7 @@ RAY_SETTINGS = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # else handles break outside asyncio
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     # A request for a gateway's host that is gone goes to another after a second. A gateway that is asked how it is has
-    # two: one that is only busy must not be left out, for what is sent past it costs twice as much.
+    # two: one that is only busy must not be left out, for what is sent past it costs more.
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
