@@ -35,9 +35,9 @@ class GatewayAddresses:
 
     def second(self, first: str) -> str:
         """Another one than the first. Where those are away it is the first again, unless that is away, too."""
-        *others, same = self._from(self._all.index(first) + 1)
-        there = [one for one in (*others, same) if one not in self._away]
-        return [*there, *others, same][0]
+        if (other := self.other(first)) is not None:
+            return other
+        return self._from(self._all.index(first) + 1)[0] if first in self._away else first
 
     def other(self, first: str) -> str | None:
         """Another one than the first that is not away, if there is one."""
