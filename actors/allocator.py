@@ -1,4 +1,4 @@
-"""The node manager as whoever loads modules needs it: somebody who places a demand and holds it."""
+"""The node manager as whoever loads modules needs it: somebody who places a request and holds it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim, new_claim_id
 from noodle_ray.placement.request import Request
-from noodle_ray.resources import Demand
 
 
 class NodeManagerAllocator:
@@ -26,8 +25,7 @@ class NodeManagerAllocator:
             raise Unavailable("no node manager runs on this cluster") from None
         return await await_ref(getattr(manager, method).remote(*args))
 
-    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
-        request = Request.of(demand)
+    async def allocate(self, request: Request, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
         # It does not wait for room: a load has a deadline, and its caller is to hear why it does not fit.
         claim = Claim(id=new_claim_id(), request=request, policy=policy, owner=owner, lease_s=lease_s, wait_s=0)
         allocation: Allocation = await self._ask("allocate", claim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -15,7 +15,7 @@ from noodle_ray.actors.loaded_module import Held
 from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.actors.warm_hosts import Host, WarmHosts, start_host
-from noodle_ray.errors import Incompatible, NotFound, Unavailable
+from noodle_ray.errors import DoesNotFit, Incompatible, NotFound, Unavailable
 from noodle_ray.modules.artefact import Missing
 from noodle_ray.modules.load import HostRecord, ModuleChange
 from noodle_ray.modules.manifest import Manifest
@@ -24,6 +24,8 @@ from noodle_ray.modules.registry import HostTaken
 from noodle_ray.modules.release import Lock
 from noodle_ray.modules.swap_messages import StartHost
 from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.request import Request
+from noodle_ray.resources import Demand
 from noodle_ray.settings import Settings
 
 log = structlog.get_logger()
@@ -49,12 +51,20 @@ class HostStarter:
         self._warm, self._spawn = warm, spawn
 
     async def prepare(
-        self, order: StartHost, held: Held, change: ModuleChange | None, on_death: Callable[[], None]
+        self,
+        order: StartHost,
+        held: Held,
+        change: ModuleChange | None,
+        beside: Callable[[], Collection[str]],
+        on_death: Callable[[], None],
     ) -> None:
-        """Places, takes and loads one host, and gives it the state that was kept where it is to go on from that."""
+        """Places, takes and loads one host, and gives it the state that was kept where it is to go on from that.
+
+        beside: tells the nodes that other hosts of the revision are on.
+        """
         manifest = held.manifest
         with held.stage("place"):
-            node_id, group = await self._place(manifest, held)
+            node_id, group = await self._place(order, held, beside)
         environment = await self._environment(held, node_id)
         with held.stage("host"):
             host = held.host = await self._take_host(manifest, node_id, group, environment)
@@ -93,19 +103,42 @@ class HostStarter:
 
     # -- a place
 
-    async def _place(self, manifest: Manifest, held: Held) -> tuple[str, str | None]:
-        """The node for a module, and the group that holds what it asks for, if it asks for anything."""
+    async def _place(
+        self, order: StartHost, held: Held, beside: Callable[[], Collection[str]]
+    ) -> tuple[str, str | None]:
+        """The node for a module, and the group that holds what it asks for, if it asks for anything.
+
+        A node that has no other host of it where there is one; any, unless it must be `apart`.
+        """
+        manifest = held.manifest
         if manifest.resources is None:
-            return await self._choose_node(), None
-        asked = asyncio.create_task(self._allocator.allocate(manifest.resources, None, OWNER + manifest.name, None))
+            held.node_id = await self._choose_node(order.apart, beside)
+            return held.node_id, None
+        allocation = await self._hold(order, manifest, manifest.resources)
+        held.allocation_id, held.node_id = allocation.id, allocation.node_id
+        if order.apart and allocation.node_id in beside():  # one there did not find room on a node of its own
+            raise Unavailable(f"no node without a host of {manifest.name} has room for one")
+        return allocation.node_id, allocation.group
+
+    async def _hold(self, order: StartHost, manifest: Manifest, demand: Demand) -> Allocation:
+        if manifest.replicas.max == 1:
+            return await self._allocate(manifest, Request.of(demand))
+        apart = Request(bundles=(demand,), anti_affinity=f"{OWNER}{manifest.name}:{order.revision}")
         try:
-            allocation = await asyncio.shield(asked)
+            return await self._allocate(manifest, apart)
+        except DoesNotFit:
+            if order.apart:
+                raise
+            return await self._allocate(manifest, Request.of(demand))
+
+    async def _allocate(self, manifest: Manifest, request: Request) -> Allocation:
+        asked = asyncio.create_task(self._allocator.allocate(request, None, OWNER + manifest.name, None))
+        try:
+            return await asyncio.shield(asked)
         except asyncio.CancelledError:
             # The manager does not know that nobody waits any more: what it grants after all is given back.
             asked.add_done_callback(self._give_back)
             raise
-        held.allocation_id = allocation.id
-        return allocation.node_id, allocation.group
 
     def _give_back(self, asked: asyncio.Task[Allocation]) -> None:
         if not asked.cancelled() and asked.exception() is None:
@@ -124,14 +157,17 @@ class HostStarter:
                 log.warning("allocation_not_released", allocation=allocation_id, error=str(error))
                 await asyncio.sleep(RELEASE_AGAIN_S)
 
-    async def _choose_node(self) -> str:
-        """For a module that holds nothing: an open node with a warm host, the one that has the fewest modules."""
+    async def _choose_node(self, apart: bool, beside: Callable[[], Collection[str]]) -> str:
+        """For a module that holds nothing: an open node without a host of it, with a warm one, with few modules."""
         nodes = [node.id for node in await self._allocator.nodes() if node.is_open]
+        others = beside()
+        if apart:
+            nodes = [node_id for node_id in nodes if node_id not in others]
         if not nodes:
             raise Unavailable("no node takes work now")
         hosts = [host.node_id for load in self._book.core.loads() for host in load.hosts]
         ready = self._warm.nodes()
-        return min(nodes, key=lambda node_id: (node_id not in ready, hosts.count(node_id), node_id))
+        return min(nodes, key=lambda node_id: (node_id in others, node_id not in ready, hosts.count(node_id), node_id))
 
     # -- a host
 

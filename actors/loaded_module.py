@@ -25,6 +25,8 @@ class Held:
 
     revision: RevisionRecord
     manifest: Manifest
+    node_id: str | None = None
+    """Where it is, or is about to be."""
     host: Host | None = None
     allocation_id: str | None = None
     starting: asyncio.Task[None] | None = None
@@ -72,6 +74,8 @@ class Module:
     forgets_state: bool = False
     """That revision cannot go on from what is kept."""
     scaler: Scaler | None = None
+    spread_at: float = float("-inf")
+    """When a host was last sent to another node (monotonic)."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while one event is decided on and its instructions are begun."""
     stopping: set[asyncio.Task[None]] = field(default_factory=set)
@@ -101,6 +105,11 @@ class Module:
     def hosts_of(self, revision: int) -> list[Held]:
         """What there is of a revision, the oldest first."""
         return [held for _, held in sorted(self.held.items()) if held.revision.number == revision]
+
+    def nodes_of(self, revision: int) -> dict[int, str]:
+        """The node of each host of a revision that has one and is not on its way out, by the host's epoch."""
+        found = {epoch: self.held[epoch].node_id for epoch in self.machine.hosts_of(revision) if epoch in self.held}
+        return {epoch: node_id for epoch, node_id in found.items() if node_id is not None}
 
     def routes(self, share: float) -> Routes:
         """The table that callers need now."""

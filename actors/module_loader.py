@@ -224,7 +224,13 @@ class ModuleLoader:
     async def _start_host(self, module: Module, order: orders.StartHost, held: Held) -> None:
         await asyncio.sleep(order.after_s)
         change = module.changes.get(order.revision)
-        work = self._starter.prepare(order, held, change, lambda: self._heard_of_death(module, order.epoch))
+        work = self._starter.prepare(
+            order,
+            held,
+            change,
+            beside=lambda: {node for epoch, node in module.nodes_of(order.revision).items() if epoch != order.epoch},
+            on_death=lambda: self._heard_of_death(module, order.epoch),
+        )
         error = await self._attempt(f"loading {module.name} {order.version}", work, held)
         event = orders.Failed(order.epoch, error) if error else orders.Loaded(order.epoch)
         # In a task of its own: this one is cancelled where the host is stopped, and what follows must not be.

@@ -119,7 +119,9 @@ def _held(book: RegistryBook, load: Load, record: HostRecord) -> Held:
         lock = Lock(requirements={}, modules=())
         revision = RevisionRecord(number=record.revision, version=record.version, lock=lock)
     manifest = book.core.release(load.name, record.version).manifest
-    return Held(revision, manifest, allocation_id=record.allocation_id, recorded=True)
+    return Held(
+        revision, manifest, node_id=record.node_id, allocation_id=record.allocation_id, recorded=True
+    )
 
 
 def _event(book: RegistryBook, load: Load, ends: set[int]) -> Recovered:
@@ -131,6 +133,7 @@ def _event(book: RegistryBook, load: Load, ends: set[int]) -> Recovered:
         version=serving.version if serving is not None else "",
         stateful=manifest is not None and manifest.state is not None,
         replicas=manifest.replicas.min if manifest is not None else 1,
+        most=manifest.replicas.max if manifest is not None else 1,
         ready=tuple(sorted(ready)),
         others=tuple(sorted({record.epoch for record in load.hosts} - ready - ends)),
         dead=tuple(sorted(ends)),

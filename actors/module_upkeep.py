@@ -1,4 +1,7 @@
-"""What goes on for all modules as long as the registry lives: warm hosts are restocked, and hosts follow the calls."""
+"""What goes on for all modules as long as the registry lives.
+
+Warm hosts are restocked, hosts follow the calls, and those of one module go to nodes of their own.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,17 @@ from noodle_ray.actors.loaded_module import Module
 from noodle_ray.actors.module_loader import ModuleLoader
 from noodle_ray.errors import Unavailable
 from noodle_ray.modules.ports import Allocator
-from noodle_ray.modules.swap_messages import ReplicasAsked
+from noodle_ray.modules.spreading import crowded
+from noodle_ray.modules.swap_messages import RelocationAsked, ReplicasAsked
 
 log = structlog.get_logger()
 
 RESTOCK_INTERVAL_S = 1.0
 SCALE_INTERVAL_S = 1.0
+SPREAD_INTERVAL_S = 2.0
+SPREAD_AGAIN_S = 60.0
+"""How long a module whose host was sent to another node is left as it is: there may be no room for it there."""
+
 CALM_WAIT_S = 5.0
 """How long hosts are not restocked for the sake of a change that is under way."""
 
@@ -31,6 +39,7 @@ class ModuleUpkeep:
     def begin(self) -> None:
         self._loader.spawn(self._restock_for_ever())
         self._loader.spawn(self._scale_for_ever())
+        self._loader.spawn(self._spread_for_ever())
 
     async def _restock_for_ever(self) -> None:
         while True:
@@ -63,3 +72,43 @@ class ModuleUpkeep:
         if wanted != serving.wanted and serving is module.machine.serving:
             log.info("module_scaled", module=module.name, hosts=wanted, before=serving.wanted)
             await self._loader.handle(module, ReplicasAsked(wanted))
+
+    async def _spread_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SPREAD_INTERVAL_S)
+            try:
+                await self._spread()
+            except Unavailable as error:
+                log.warning("modules_not_spread", error=str(error))
+
+    async def _spread(self) -> None:
+        """Sends one host to another node, where a module is to have several and they are not on nodes of their own.
+
+        One at a time: to load several at once makes none of them sooner ready.
+        """
+        modules = list(self._loader.modules.values())
+        serving = [module.machine.serving for module in modules]
+        if any(revision is not None and revision.is_relocating for revision in serving):
+            return
+        now = time.monotonic()
+        due = [module for module in modules if _may_spread(module) and now - module.spread_at > SPREAD_AGAIN_S]
+        nodes = {node.id for node in await self._allocator.nodes() if node.is_open} if due else set()
+        for module in due:
+            revision = module.machine.serving
+            epoch = crowded(module.nodes_of(revision.number), nodes) if revision is not None else None
+            if epoch is not None:
+                module.spread_at = now
+                log.info("module_host_goes_elsewhere", module=module.name, epoch=epoch)
+                await self._loader.handle(module, RelocationAsked(epoch))
+                return
+
+
+def _may_spread(module: Module) -> bool:
+    """Whether a module that is to have several hosts all the time has two on one node, and nothing else goes on."""
+    serving = module.machine.serving
+    if serving is None or module.scaler is None or module.scaler.limits.min == 1:
+        return False
+    if module.machine.phase != "serving" or serving.unready:
+        return False
+    nodes = module.nodes_of(serving.number).values()
+    return len(set(nodes)) < len(nodes)

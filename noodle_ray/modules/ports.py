@@ -1,4 +1,4 @@
-"""What the modules' shell needs of others: somebody who places a demand on a node and holds it."""
+"""What the modules' shell needs of others: somebody who places a request on a node and holds it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation
-from noodle_ray.resources import Demand
+from noodle_ray.placement.request import Request
 
 
 class Allocator(Protocol):
-    """Holds demands on nodes. The node manager is one."""
+    """Holds requests on nodes. The node manager is one."""
 
-    async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
-        """Places the demand and holds it. Raises DoesNotFit, Unavailable."""
+    async def allocate(self, request: Request, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
+        """Places the request and holds it. Raises DoesNotFit, Unavailable."""
         ...
 
     async def release(self, allocation_id: str) -> None:

@@ -13,6 +13,14 @@ STABLE_S = 10.0
 Stage = Literal["loading", "checking", "ready"]
 
 
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """A host that is prepared on another node, to take the place of one; by their epochs."""
+
+    comes: int
+    goes: int
+
+
 @dataclass(slots=True)
 class Revision:
     """`hosts` are those that there are, or that are on their way, by their epoch."""
@@ -24,6 +32,7 @@ class Revision:
     hosts: dict[int, Stage] = field(default_factory=dict)
     deaths: int = 0
     """Attempts in a row that came to nothing."""
+    relocation: Relocation | None = None
 
     @property
     def ready(self) -> list[int]:
@@ -37,6 +46,11 @@ class Revision:
     @property
     def is_complete(self) -> bool:
         return len(self.ready) >= self.wanted
+
+    @property
+    def is_relocating(self) -> bool:
+        """Whether a host that is to take another's place is on its way."""
+        return self.relocation is not None and self.hosts.get(self.relocation.comes, "ready") != "ready"
 
     @property
     def missing(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from noodle_ray.errors import Conflict, ModuleFailed, NoodleError
-from noodle_ray.modules.revision import Revision
+from noodle_ray.modules.revision import Relocation, Revision
 from noodle_ray.modules.swap_messages import (
     CheckHealth,
     Drained,
@@ -30,6 +30,7 @@ from noodle_ray.modules.swap_messages import (
     Moved,
     MoveState,
     Recovered,
+    RelocationAsked,
     ReplicasAsked,
     Resume,
     Retire,
@@ -148,6 +149,12 @@ class HotSwap:
         pinned = self.previous.ready if self.previous is not None and not self.previous.stateful else ()
         return Endpoints(tuple(self.serving.ready), tuple(canary), tuple(pinned))
 
+    def hosts_of(self, number: int) -> tuple[int, ...]:
+        """The hosts of the revision that serves, or of the one that is to: those there are, and those on their way."""
+        candidate = self.candidate.revision if self.candidate is not None else None
+        revisions = [each for each in (self.serving, candidate) if each is not None and each.number == number]
+        return tuple(epoch for each in revisions for epoch in each.hosts)
+
     def handle(self, event: Event) -> list[Instruction]:
         """Applies one event. Raises Conflict where the phase forbids what is asked, and then nothing has changed."""
         match event:
@@ -161,6 +168,8 @@ class HotSwap:
                 return self._unload()
             case ReplicasAsked():
                 return self._scale(event.replicas)
+            case RelocationAsked():
+                return self._relocate(event.epoch)
             case Recovered():
                 return self._recover(event)
             case Loaded():
@@ -219,10 +228,37 @@ class HotSwap:
         if serving is None:
             return []
         serving.wanted = replicas
+        return self._let_surplus_go(serving) + self._start_missing(serving)
+
+    def _let_surplus_go(self, revision: Revision) -> list[Instruction]:
         todo: list[Instruction] = []
-        for epoch in serving.surplus():
-            todo += self._let_go(epoch, is_ready=serving.hosts.pop(epoch) == "ready")
-        return todo + self._start_missing(serving)
+        for epoch in revision.surplus():
+            todo += self._let_go(epoch, is_ready=revision.hosts.pop(epoch) == "ready")
+        return todo
+
+    def _relocate(self, epoch: int) -> list[Instruction]:
+        """One host more is prepared, and only when that is ready this one goes; nothing while anything else goes on.
+
+        Where it has state nothing happens either: that is in one place, and moves with a change of version only.
+        """
+        serving = self.serving
+        if serving is None or serving.stateful or self.phase != "serving":
+            return []
+        if epoch not in serving.hosts or len(serving.ready) != serving.wanted or serving.unready:
+            return []
+        comes = self._number()
+        serving.hosts[comes], serving.relocation = "loading", Relocation(comes, goes=epoch)
+        return [StartHost(comes, serving.number, serving.version, apart=True)]
+
+    def _relocated(self, revision: Revision, epoch: int) -> list[Instruction]:
+        """A host is ready: one whose place it takes goes, unless the new one is needed beside it by now."""
+        relocation = revision.relocation
+        if relocation is None or relocation.comes != epoch:
+            return []
+        revision.relocation = None
+        if relocation.goes not in revision.hosts or len(revision.hosts) <= revision.wanted:
+            return []
+        return self._let_go(relocation.goes, is_ready=revision.hosts.pop(relocation.goes) == "ready")
 
     def _recover(self, event: Recovered) -> list[Instruction]:
         self.next_number = event.next_number
@@ -231,12 +267,13 @@ class HotSwap:
             todo += self._let_go(epoch, is_ready=True)
         if event.revision is None:
             return todo
-        wanted = max(event.replicas, len(event.ready))  # how many there were is not kept: the scaler finds it again
+        # How many there were is not kept: the scaler finds it again. One may be left over from a relocation.
+        wanted = max(event.replicas, min(len(event.ready), event.most))
         serving = self.serving = Revision(event.revision, event.version, wanted, event.stateful)
         serving.hosts = dict.fromkeys(event.ready, "ready")
         # One before may have stopped them for a move of state that it did not bring to an end.
         todo += [Resume(epoch) for epoch in event.ready]
-        return todo + self._start_missing(serving, serving.backoff_s(0.0))
+        return [*todo, *self._let_surplus_go(serving), *self._start_missing(serving, serving.backoff_s(0.0))]
 
     def _require_one_change(self, what: str) -> Revision:
         if self.serving is None:
@@ -281,9 +318,9 @@ class HotSwap:
             return []
         revision.hosts[epoch] = "ready"
         candidate = self.candidate
-        if candidate is None or candidate.revision is not revision or not revision.is_complete:
-            return []
-        return self._prepared(candidate)
+        if candidate is None or candidate.revision is not revision:
+            return self._relocated(revision, epoch)
+        return self._prepared(candidate) if revision.is_complete else []
 
     def _prepared(self, candidate: Candidate) -> list[Instruction]:
         if self.serving is not None and _moves(candidate, self.serving):

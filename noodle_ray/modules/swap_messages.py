@@ -49,17 +49,25 @@ class ReplicasAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class RelocationAsked:
+    """Have another host, on a node that has none of it, take the place of this one."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """A new registry finds what one before it left.
 
     `ready` are the hosts of the revision that calls go to which live, `others` all that live and are not of it, `dead`
-    those that do not. `next_number` is one that was never used.
+    those that do not. There are to be `replicas` at least and `most` at most. `next_number` is one that was never used.
     """
 
     revision: int | None
     version: str
     stateful: bool
     replicas: int
+    most: int
     ready: tuple[int, ...]
     others: tuple[int, ...]
     dead: tuple[int, ...]
@@ -146,6 +154,7 @@ Event = (
     | RollbackAsked
     | UnloadAsked
     | ReplicasAsked
+    | RelocationAsked
     | Recovered
     | Loaded
     | Healthy
@@ -166,7 +175,8 @@ Event = (
 class StartHost:
     """After `after_s`, take a host and load this version into it: Loaded, Failed or HostDied comes back.
 
-    `restores`: the host is to go on from the state that was kept last.
+    `restores`: the host is to go on from the state that was kept last. `apart`: it is of no use on a node where another
+    host of the revision is; others are only better on a node of their own.
     """
 
     epoch: int
@@ -174,6 +184,7 @@ class StartHost:
     version: str
     restores: bool = False
     after_s: float = 0.0
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

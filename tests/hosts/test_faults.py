@@ -13,6 +13,7 @@ from noodle_ray.entry.bench.host_cluster import HostCluster, Plan, host_cluster
 from noodle_ray.entry.bench.host_links import cut, deaf, flapping, losing
 from noodle_ray.entry.bench.host_relay import delaying
 from noodle_ray.entry.bench.hosts import Host, why_not
+from noodle_ray.entry.bench.module_versions import echo_module
 from noodle_ray.placement.allocation import Allocation
 
 WHY_NOT = why_not() or host_links.why_not()
@@ -222,6 +223,36 @@ def test_a_head_that_loses_half_of_the_nodes_gives_their_work_to_the_others(clus
         assert cluster.host_of(cluster.allocation(allocation.id).node_id) not in lost
         cluster.wait_for("both to be given up", lambda: len(cluster.nodes()) == 2, OUT_S)
     cluster.wait_for("it to be held once", lambda: held_cpus(cluster) == 1, HEAL_S)
+
+
+@pytest.mark.parametrize(("name", "resources"), [("two", {}), ("two-that-hold", {"cpus": 0.1})])
+def test_hosts_of_a_module_go_to_nodes_of_their_own(
+    cluster: HostCluster, name: str, resources: dict[str, float]
+) -> None:
+    """Two that found one node only, as encoders do that are started with their head."""
+    workers = [cluster.node_of(host).id for host in cluster.hosts[1:]]
+    cordon(cluster, workers, "cordon")
+    cluster.post_bytes("/api/modules", echo_module(name, resources=resources, hosts=2))
+    cluster.post(f"/api/modules/{name}/load", {})
+    head, other = nodes_of(name, cluster)
+    assert head == other and head not in workers
+    cordon(cluster, workers, "uncordon")
+    cluster.wait_for("one to be elsewhere, and none left over", lambda: are_apart(nodes_of(name, cluster)), OUT_S)
+    cluster.delete(f"/api/modules/{name}")
+
+
+def cordon(cluster: HostCluster, node_ids: list[str], how: str) -> None:
+    for node_id in node_ids:
+        cluster.post(f"/api/distributed/nodes/{node_id}/{how}", {})
+
+
+def nodes_of(module: str, cluster: HostCluster) -> list[str]:
+    """The node of each of its hosts."""
+    return list(cluster.get(f"/api/modules/{module}")["nodes"])
+
+
+def are_apart(two: list[str]) -> bool:
+    return len(two) == len(set(two)) == 2
 
 
 def test_a_head_that_dies_as_a_whole_forgets_nothing(cluster: HostCluster) -> None:

@@ -28,6 +28,7 @@ from noodle_ray.modules.swap_messages import (
     Moved,
     MoveState,
     Recovered,
+    RelocationAsked,
     ReplicasAsked,
     Resume,
     Retire,
@@ -324,6 +325,84 @@ class TestReplicas:
         assert machine.handle(Drained(4)) == [Finished(5), KeepWarm(1)]
 
 
+class TestRelocation:
+    def two(self) -> HotSwap:
+        """Revision 1 serves in hosts 2 and 3."""
+        machine = HotSwap("m")
+        play(machine, LoadAsked("1", replicas=2), Loaded(2), Loaded(3), Healthy(2), Healthy(3), Routed(1))
+        return machine
+
+    def test_the_new_host_is_ready_before_the_old_one_goes(self) -> None:
+        machine = self.two()
+        assert machine.handle(RelocationAsked(3)) == [StartHost(4, 1, "1", apart=True)]
+        assert machine.serving is not None and machine.serving.is_relocating
+        assert machine.phase == "serving" and machine.endpoints == Endpoints(serving=(2, 3))
+        assert machine.handle(Loaded(4)) == [CheckHealth(4)]
+        assert machine.handle(Healthy(4)) == [Retire(3, whole=True)]
+        assert not machine.serving.is_relocating and machine.endpoints == Endpoints(serving=(2, 4))
+        assert machine.handle(Drained(3)) == [StopHost(3, LINGER_S)]
+
+    def test_one_that_finds_no_place_changes_nothing(self) -> None:
+        machine = self.two()
+        machine.handle(RelocationAsked(3))
+        assert machine.handle(Failed(4, ERROR)) == [StopHost(4)]
+        assert machine.serving is not None and not machine.serving.is_relocating
+        assert machine.endpoints == Endpoints(serving=(2, 3))
+
+    def test_one_move_at_a_time(self) -> None:
+        machine = self.two()
+        machine.handle(RelocationAsked(3))
+        assert machine.handle(RelocationAsked(2)) == []
+
+    @pytest.mark.parametrize("died", [2, 3])
+    def test_where_a_host_dies_meanwhile_the_new_one_takes_its_place(self, died: int) -> None:
+        machine = self.two()
+        assert play(machine, RelocationAsked(3), HostDied(died)) == [StopHost(died)]
+        assert play(machine, Loaded(4), Healthy(4)) == []
+        assert machine.endpoints == Endpoints(serving=tuple(sorted({2, 3, 4} - {died})))
+
+    def test_fewer_that_are_wanted_need_no_move(self) -> None:
+        machine = self.two()
+        assert play(machine, RelocationAsked(3), ReplicasAsked(1)) == [Retire(3, whole=True), StopHost(4)]
+
+    def test_more_that_are_wanted_keep_both(self) -> None:
+        machine = self.two()
+        assert play(machine, RelocationAsked(3), ReplicasAsked(3)) == []
+        assert play(machine, Loaded(4), Healthy(4)) == []
+        assert machine.endpoints == Endpoints(serving=(2, 3, 4))
+
+    def test_it_ends_while_a_new_version_is_tried(self) -> None:
+        machine = self.two()
+        play(machine, RelocationAsked(3), SwapAsked("2"), Loaded(6), Healthy(6))
+        assert machine.phase == "canary"
+        assert play(machine, Loaded(4), Healthy(4)) == [Retire(3, whole=True)]
+        assert machine.handle(Judged(5)) == [Route(5)]
+        assert machine.handle(Routed(5)) == [Retire(2), Retire(4)]
+
+    def test_a_new_version_takes_over_from_one_that_is_on_its_way(self) -> None:
+        machine = self.two()
+        play(machine, RelocationAsked(3), SwapAsked("2"), Loaded(6), Healthy(6), Judged(5))
+        assert machine.handle(Routed(5)) == [StopHost(4), Retire(2), Retire(3)]
+
+    def test_nothing_moves_while_anything_else_goes_on(self) -> None:
+        machine = self.two()
+        play(machine, SwapAsked("2"))
+        assert machine.handle(RelocationAsked(3)) == []
+        restarting = self.two()
+        restarting.handle(HostDied(2))
+        assert restarting.handle(RelocationAsked(3)) == []
+
+    def test_nothing_moves_that_is_not_there_or_has_state(self) -> None:
+        assert HotSwap("m").handle(RelocationAsked(2)) == []
+        assert self.two().handle(RelocationAsked(9)) == []
+        assert loaded(stateful=True).handle(RelocationAsked(2)) == []
+
+    def test_a_new_registry_keeps_as_many_as_there_may_be(self) -> None:
+        machine = HotSwap("m")
+        found = Recovered(1, "1", False, replicas=2, most=2, ready=(2, 3, 4), others=(), dead=(), next_number=5)
+        assert machine.handle(found) == [Resume(2), Resume(3), Resume(4), Retire(4, whole=True)]
+
+
 class TestDeaths:
     def test_of_the_serving_host_restarts_it(self) -> None:
         machine = loaded()
@@ -396,7 +475,7 @@ class TestDeaths:
 
 class TestRecovery:
     def recovered(self, **changed: Any) -> Recovered:
-        usual = Recovered(3, "2", stateful=False, replicas=2, ready=(4,), others=(2,), dead=(5,), next_number=9)
+        usual = Recovered(3, "2", stateful=False, replicas=2, most=4, ready=(4,), others=(2,), dead=(5,), next_number=9)
         return replace(usual, **changed)
 
     def test_what_served_goes_on_and_the_rest_is_emptied(self) -> None:
@@ -588,6 +667,11 @@ class World(RuleBasedStateMachine):
     def scale(self, replicas: int) -> None:
         self.tell(ReplicasAsked(replicas))
 
+    @rule(data=st.data())
+    def relocate(self, data: st.DataObject) -> None:
+        known = sorted(self.revision_of)
+        self.tell(RelocationAsked(data.draw(st.sampled_from(known)) if known else 1))
+
     @precondition(lambda self: self.orders)
     @rule(data=st.data(), good=st.booleans())
     def something_ends(self, data: st.DataObject, good: bool) -> None:
@@ -635,6 +719,7 @@ class World(RuleBasedStateMachine):
                 versions.get(self.kept or 0, "1"),
                 self.stateful,
                 1,
+                4,
                 tuple(sorted(ready)),
                 tuple(sorted(held - ready - dead)),
                 tuple(sorted(dead)),

@@ -18,7 +18,7 @@ from noodle_ray.nodes.lease_book import pinned
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation, Bundle
 from noodle_ray.placement.request import Request
-from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.resources import NodeResources
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "modules"
 LOADING_TIMEOUT_MS = 15_000
@@ -31,14 +31,14 @@ def allocator() -> Callable[[], Any]:
         def __init__(self) -> None:
             self.held: dict[str, Allocation] = {}
 
-        async def allocate(self, demand: Demand, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
+        async def allocate(self, request: Request, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
             [node] = await self.nodes()
             allocation = Allocation(
                 id=f"noodle-{len(self.held)}{time.time_ns()}",
                 epoch=1,
                 state="held",
-                request=Request.of(demand),
-                bundles=(Bundle(demand=demand, node_id=node.id),),
+                request=request,
+                bundles=tuple(Bundle(demand=demand, node_id=node.id) for demand in request.bundles),
                 policy="one-node",
                 owner=owner,
                 created_at=0.0,

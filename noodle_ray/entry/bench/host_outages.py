@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from noodle_ray.entry.bench.chaos.outcome import answered_percent, longest_gap_s
 from noodle_ray.entry.bench.chaos.prober import Probing, probes_of, probing
 from noodle_ray.entry.bench.chaos.records import Probe
-from noodle_ray.entry.bench.chaos.wholeness import until_whole
+from noodle_ray.entry.bench.chaos.wholeness import until_apart, until_whole
 from noodle_ray.entry.bench.host_cluster import HostCluster
 from noodle_ray.entry.bench.module_versions import ECHO, echo_module
 from noodle_ray.entry.bench.report import Row
@@ -34,6 +34,7 @@ def measure(cluster: HostCluster, storage: str, say: Callable[[str], None]) -> l
     rows: list[Row] = []
     for what, outage in {"gcs": _without_gcs, "whole head": _without_head}.items():
         asyncio.run(until_whole(cluster, READY_S))
+        until_apart(cluster, READY_S)
         say(f"{storage} storage: an outage of the {what}")
         rows += _rows(cluster, storage, what, outage, say)
     return rows

@@ -109,14 +109,19 @@ class Remembering(Work):
 
 
 def echo_module(
-    name: str, version: str = "1.0.0", resources: Mapping[str, float] | None = None, idempotent: bool = False
+    name: str,
+    version: str = "1.0.0",
+    resources: Mapping[str, float] | None = None,
+    idempotent: bool = False,
+    hosts: int = 1,
 ) -> bytes:
-    """A packed module that gives back what it is given, and holds these resources while it is loaded.
+    """A packed module that gives back what it is given, and holds these resources while it is loaded, in each host.
 
     idempotent: it says so of its function, which is then called again where its host ends meanwhile.
     """
     more: dict[str, Any] = {"resources": dict(resources)} if resources else {}
     more |= {"idempotent": ["echo"]} if idempotent else {}
+    more |= {"replicas": {"min": hosts, "max": hosts}} if hosts > 1 else {}
     return _packed(name, version, "Echo", _ECHO_CODE.format(version=version), more)
 
 

@@ -84,10 +84,15 @@ def has_gateway() -> bool:
 
 def wait_for_gateway() -> None:
     """Returns when a replica of it runs. Raises Unavailable with what Serve says where none does in time."""
+    _wait_for(names.GATEWAY_APP, "the gateway")
+
+
+def _wait_for(application: str, what: str) -> None:
+    """Returns when each of its deployments has a replica that runs."""
     end = time.monotonic() + START_TIMEOUT_S
-    while not _runs(names.GATEWAY_APP):
+    while not _runs(application):
         if time.monotonic() > end:
-            raise Unavailable(f"the gateway does not run: {'; '.join(_deployments_failures()) or 'Serve says nothing'}")
+            raise Unavailable(f"{what} does not run: {'; '.join(_deployments_failures()) or 'Serve says nothing'}")
         time.sleep(LOOK_S)
 
 
@@ -95,8 +100,10 @@ def _runs(application: str) -> bool:
     found = serve.status().applications.get(application)
     deployments = found.deployments.values() if found is not None else ()
     # By name: Serve's states are strings here, whatever their type says.
-    counts = [count for one in deployments for state, count in one.replica_states.items() if str(state) == RUNNING]
-    return any(counts)
+    running = [
+        any(count for state, count in one.replica_states.items() if str(state) == RUNNING) for one in deployments
+    ]
+    return bool(running) and all(running)
 
 
 def start_fusion(settings: Settings, again: bool = False) -> None:
@@ -108,8 +115,12 @@ def start_fusion(settings: Settings, again: bool = False) -> None:
     if again and names.FUSION_APP in serve.status().applications:
         return
     application = build_application(settings, connect_encoders, ModuleCatalogue)
+    several = settings.fusion_engines > 1
     with _clear_failures("the fusion service"):
-        serve.run(application, name=names.FUSION_APP, route_prefix=None)
+        fusion = serve.RunTarget(application, names.FUSION_APP, None)
+        # Several wait for hosts that may join later: until then one is enough.
+        serve.run_many([fusion], wait_for_applications_running=not several)
+    _wait_for(names.FUSION_APP, "the fusion service")
 
 
 @contextmanager

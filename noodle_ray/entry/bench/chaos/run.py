@@ -19,7 +19,7 @@ from noodle_ray.entry.bench.chaos.probes import free_leftovers
 from noodle_ray.entry.bench.chaos.records import Inflicted, Seen
 from noodle_ray.entry.bench.chaos.schedule import Layout, schedule
 from noodle_ray.entry.bench.chaos.watcher import Watcher
-from noodle_ray.entry.bench.chaos.wholeness import ENCODERS, until_whole
+from noodle_ray.entry.bench.chaos.wholeness import ENCODERS, until_apart, until_whole
 from noodle_ray.entry.bench.host_cluster import BIN, TITLES, HostCluster, Plan
 from noodle_ray.entry.bench.module_versions import ECHO, echo_module
 from noodle_ray.entry.bench.report import Row
@@ -34,6 +34,7 @@ PLAN = Plan(
     # whether anything grows without an end, not how a cache fills up to its limit.
     variables={
         "NOODLE_FUSION_MIN_REPLICAS": "2",
+        "NOODLE_FUSION_ENGINES": "2",
         "NOODLE_FUSION_MAX_PROCESSING_TIME": "2000",
         "NOODLE_FUSION_CACHE_BYTES": "0",
     },
@@ -92,6 +93,7 @@ def measure(cluster: HostCluster, run: Run, say: Say) -> Found:
     cluster.post(f"/api/modules/{ECHO}/load", {})
     say("waiting for all of it to be there")
     asyncio.run(until_whole(cluster, READY_S))
+    until_apart(cluster, READY_S)
     time.sleep(QUIET_S)
     others = _books(cluster, "others")
     start = time.monotonic() + LEAD_S
