@@ -119,9 +119,7 @@ def _held(book: RegistryBook, load: Load, record: HostRecord) -> Held:
         lock = Lock(requirements={}, modules=())
         revision = RevisionRecord(number=record.revision, version=record.version, lock=lock)
     manifest = book.core.release(load.name, record.version).manifest
-    return Held(
-        revision, manifest, node_id=record.node_id, allocation_id=record.allocation_id, recorded=True
-    )
+    return Held(revision, manifest, node_id=record.node_id, allocation_id=record.allocation_id, recorded=True)
 
 
 def _event(book: RegistryBook, load: Load, ends: set[int]) -> Recovered:

@@ -120,7 +120,7 @@ def build_application(
         name=FusionEngine.__name__,
         num_replicas=settings.fusion_engines,
         # Several are for the death of a node; those that have none of their own yet wait for one.
-        max_replicas_per_node=1 if settings.fusion_engines > 1 else None,
+        max_replicas_per_node=1,
         max_ongoing_requests=ENGINE_ONGOING,
         ray_actor_options={"num_cpus": ENGINE_CPUS},
         graceful_shutdown_timeout_s=5,
