@@ -13,6 +13,7 @@ from noodle_ray.actors.ports import cluster_ports
 from noodle_ray.gateway.app import build_app
 from noodle_ray.logs import configure_logs
 from noodle_ray.nodes.membership import GATEWAY_LABEL
+from noodle_ray.precedence import go_ahead
 from noodle_ray.settings import Settings
 
 CPUS = 0.1
@@ -48,6 +49,7 @@ def gateway_application(settings: Settings, read_token: Callable[[], str], label
         configure_logs(settings.log_level)
         app = build_app(cluster_ports(settings), settings, read_token())
         app.add_middleware(WithoutOwnRequestId)
+        go_ahead()
         return app
 
     gateway: Any = serve.ingress(build)()

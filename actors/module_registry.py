@@ -32,6 +32,7 @@ from noodle_ray.modules.registry import Publish, StateKept, Yank
 from noodle_ray.modules.release import Lock, Release
 from noodle_ray.modules.resolver import DependencyResolver
 from noodle_ray.modules.swap_messages import LoadAsked, RollbackAsked, SwapAsked
+from noodle_ray.precedence import go_ahead
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
 from noodle_ray.store.until_available import until_available
@@ -61,6 +62,7 @@ class ModuleRegistry:
         await until_available(self._book.recover)
         await recover(self._loader, self._book, self._allocator)
         ModuleUpkeep(self._loader, self._allocator).begin()
+        go_ahead()
 
     # -- publishing
 

@@ -18,6 +18,7 @@ from noodle_ray.logs import configure_logs
 from noodle_ray.nodes.metrics import ResourceMetrics
 from noodle_ray.nodes.peers import Observation, Peer
 from noodle_ray.nodes.picked_gpus import PickedGpus, read_picked_gpus
+from noodle_ray.precedence import go_ahead
 from noodle_ray.settings import Settings
 
 log = structlog.get_logger()
@@ -95,6 +96,7 @@ class NodeAgent:
         self._metrics = await asyncio.to_thread(measure)
         work = [self._report_for_ever(), self._watching.run(), *([self._watch_gpus_for_ever()] if has_gpus else [])]
         self._tasks = {asyncio.get_running_loop().create_task(loop) for loop in work}
+        go_ahead()
 
     # -- watching other nodes
 

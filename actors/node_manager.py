@@ -43,6 +43,7 @@ from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.columns import CPUS, MEMORY
 from noodle_ray.placement.explanation import Explanation
 from noodle_ray.placement.prices import compute
+from noodle_ray.precedence import go_ahead
 from noodle_ray.resources import NodeResources, to_units
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
@@ -104,6 +105,7 @@ class NodeManager:
         await self._recover()
         self._spawn(self._watch_for_ever())
         self._spawn(self._watch_store())
+        go_ahead()
 
     async def _recover(self) -> None:
         rows, nodes, groups, asked = await asyncio.gather(

@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from noodle_ray.actors.ray_errors import first_line, translate
 from noodle_ray.errors import ModuleFailed, NoodleError, Unavailable
 from noodle_ray.logs import configure_logs
+from noodle_ray.precedence import go_ahead
 from noodle_ray.runners.in_process import InProcessRunner
 from noodle_ray.runners.runner import Program
 from noodle_ray.settings import read_settings
@@ -110,6 +111,7 @@ class ServeRunner:
         self._handle = await asyncio.to_thread(_deploy, self._application, program, host, gpus)
         await self._await(self._handle.loaded.remote())
         self._life = asyncio.ensure_future(_live(self._handle))
+        go_ahead()  # all that this process does is to pass calls on
 
     async def ended(self) -> None:
         """Returns when the replica has ended: Serve starts another, but not before its own next look."""

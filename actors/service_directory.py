@@ -9,6 +9,7 @@ from functools import partial
 from noodle_ray.actors.journal import Journal
 from noodle_ray.actors.names import SERVICE_DIRECTORY
 from noodle_ray.logs import configure_logs
+from noodle_ray.precedence import go_ahead
 from noodle_ray.services.directory import (
     TABLE,
     Directory,
@@ -40,6 +41,7 @@ class ServiceDirectory:
         rows = await until_available(partial(asyncio.to_thread, database.load, TABLE))
         self._decide(Recovered(rows, at=time.time()))
         self._expiry = asyncio.get_running_loop().create_task(self._expire_for_ever())
+        go_ahead()
 
     def _decide(self, event: Event) -> bool:
         """Whether there is anything to keep: it is written in the order of the decisions, also after an outage."""

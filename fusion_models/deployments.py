@@ -32,6 +32,7 @@ from noodle_ray.fusion_models.keeper_ports import (
     KeptSessionsPort,
 )
 from noodle_ray.logs import configure_logs
+from noodle_ray.precedence import go_ahead
 from noodle_ray.settings import Settings
 
 ENGINE_CPUS = 0.1
@@ -81,6 +82,7 @@ class FusionEngine:
             observer=LogObserver(),
         )
         await asyncio.gather(self._open_ways(MODALITIES), self._decoder.start())
+        go_ahead()  # its decoders do not: they compute
 
     async def _open_ways(self, modalities: Sequence[str]) -> None:
         """The first question for a module's routes takes longer: before the first request, not during it."""

@@ -33,6 +33,7 @@ _CODE = '''"""The encoder: its configuration is in the file beside this one."""
 from pathlib import Path
 
 from noodle_ray.fusion_models.processors import {processor}, EncoderConfig, step_back
+from noodle_ray.precedence import go_ahead
 
 
 class Encoder({processor}):
@@ -40,6 +41,7 @@ class Encoder({processor}):
         config = EncoderConfig.read(Path(__file__).with_name("encoder.json"))
         step_back(config.modality)
         super().__init__(config)
+        go_ahead()
 '''
 
 CPUS = 0.2

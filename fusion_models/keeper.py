@@ -19,6 +19,7 @@ from noodle_ray.fusion_models.kept_heads import KeptHeads, SentHead
 from noodle_ray.fusion_models.kept_indexes import KeptIndexes, Sent, Unread
 from noodle_ray.fusion_models.kept_sessions import KeptSessions
 from noodle_ray.logs import configure_logs
+from noodle_ray.precedence import go_ahead
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
 from noodle_ray.store.until_available import until_available
@@ -39,6 +40,7 @@ class FusionKeeper:
         self._heads = KeptHeads(settings)
         self._readings = ReadingCache(settings.fusion_cache_bytes)
         await until_available(self._sessions.recover)
+        go_ahead()
 
     # -- sessions
 

@@ -68,6 +68,7 @@ RAY_SETTINGS = {
     # An actor that has waited for a place through two of those dumps counts as a deadlock, and Ray has every worker of
     # the cluster collect garbage: at most every ten minutes instead of every thirty seconds.
     "RAY_global_gc_min_interval_s": "600",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",  # what each handle counted; ten times a second else
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # Serve looks after its replicas four times a second instead of ten
 }
 """Ray's own settings, the same on every machine of a cluster of ours; `noodle environment` prints them."""

@@ -1,4 +1,4 @@
-"""The watcher: looks twice a second whether the system is whole, and notes what is missing."""
+"""The watcher: looks once a second whether the system is whole, and notes what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 from noodle_ray.entry.bench.chaos.records import Seen
 from noodle_ray.errors import DeadlineExceeded, NoodleError
 
-LOOK_S = 0.5
+LOOK_S = 1.0
 ANSWER_S = 2.0
 """What has not answered within this is missing. Looks overlap, so that one that waits does not hold up the next."""
 

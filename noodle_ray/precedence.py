@@ -1,0 +1,22 @@
+"""Who goes first where processors are few: what answers goes ahead of what is still being started."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import psutil
+
+AHEAD = 10
+"""Of those that want a processor at once, one that is so much less nice gets ten times as much of it."""
+
+
+def go_ahead() -> None:
+    """Puts this process, with all of its threads and those that they start, ahead of where it was started.
+
+    To be called when it is ready to answer. Only root may; for others everything stays as it is.
+    """
+    with suppress(PermissionError):
+        for thread in psutil.Process().threads():
+            with suppress(ProcessLookupError):  # it has just ended
+                os.setpriority(os.PRIO_PROCESS, thread.id, os.getpriority(os.PRIO_PROCESS, thread.id) - AHEAD)
