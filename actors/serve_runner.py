@@ -28,6 +28,9 @@ VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 HOST_ENDS_S = 5.0
 """Longer than a host whose replica has died takes to end."""
 
+HOST_ANSWERS_S = 5.0
+"""How long a replica asks whether its host is there, before it loads anything for it."""
+
 SHUTDOWN_S = 1.0
 """How long calls may go on when the application is deleted: a host is closed when its calls have ended."""
 
@@ -48,11 +51,22 @@ class ModuleReplica:
         self._runner = InProcessRunner()
         self._error: NoodleError | None = None
         try:
+            await self._require_host()
             await self._runner.load(program)
         except NoodleError as error:
             # Raised here, Serve would try it twice again and tell of it in its own words.
             self._error = error
         self._watching = asyncio.create_task(self._end_with_host())
+
+    async def _require_host(self) -> None:
+        """Raises Unavailable where the host is gone: Serve starts what died with its node again when that is back."""
+        try:
+            async with asyncio.timeout(HOST_ANSWERS_S):
+                await self._host.ping.remote()
+        except exceptions.ActorDiedError:
+            raise Unavailable("its host has ended") from None
+        except (exceptions.RayError, TimeoutError):
+            return  # that tells nothing
 
     async def _end_with_host(self) -> None:
         """A host that is killed deletes nothing any more: the replica sees to that."""

@@ -215,23 +215,38 @@ class TestRunners:
             await hosts.started[0].death
 
     async def test_a_killed_host_leaves_no_process_and_no_application(self, hosts: Hosts) -> None:
-        def applications() -> list[str]:
-            return [name for name in serve.status().applications if name.startswith(serve_runner.PREFIX)]
-
         sandboxed = await hosts.load(CODE, runner="sandboxed")
         child = await call(sandboxed, "pid")
         served = await hosts.load(CODE, runner="serve", name="served")
-        assert any(name.startswith("noodle-module-served-") for name in await asyncio.to_thread(applications))
+        assert await asyncio.to_thread(applications, "served")
         for host in hosts.started:
             kill_host(host.handle)
 
         async def all_are_gone() -> bool:
-            left = [name for name in await asyncio.to_thread(applications) if "-served-" in name]
-            return not left and not Path(f"/proc/{child}").exists()  # noqa: ASYNC240
+            return not await asyncio.to_thread(applications, "served") and not Path(f"/proc/{child}").exists()  # noqa: ASYNC240
 
         await until(all_are_gone)
         with pytest.raises(Unavailable):
             await call(served, "pid")
+
+    async def test_what_died_with_its_host_is_not_loaded_again(self, hosts: Hosts, tmp_path: Path) -> None:
+        """As when a node dies: Serve starts the replica anew when the node is back, but for nobody."""
+        loads = tmp_path / "loads"
+        code = f"with open({str(loads)!r}, 'a') as file: file.write('loaded ')\n{CODE}"
+        served = await hosts.load(code, runner="serve", name="once")
+        os.kill(await call(served, "pid"), signal.SIGKILL)
+        kill_host(hosts.started[0].handle)
+
+        async def is_gone() -> bool:
+            return not await asyncio.to_thread(applications, "once")
+
+        await until(is_gone)
+        assert loads.read_text() == "loaded "
+
+
+def applications(module: str) -> list[str]:
+    """The Serve applications that there are for the module."""
+    return [name for name in serve.status().applications if name.startswith(f"{serve_runner.PREFIX}{module}-")]
 
 
 class TestHost:
