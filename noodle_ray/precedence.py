@@ -8,7 +8,7 @@ from contextlib import suppress
 import psutil
 
 AHEAD = 10
-"""Of those that want a processor at once, one that is so much less nice gets ten times as much of it."""
+"""Of those that want a processor at once, one that is so much less nice gets nearly ten times as much of it."""
 
 
 def go_ahead() -> None:

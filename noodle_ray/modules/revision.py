@@ -50,7 +50,7 @@ class Revision:
     @property
     def is_relocating(self) -> bool:
         """Whether a host that is to take another's place is on its way."""
-        return self.relocation is not None and self.hosts.get(self.relocation.comes, "ready") != "ready"
+        return self.relocation is not None and self.relocation.comes in self.hosts
 
     @property
     def missing(self) -> int:
