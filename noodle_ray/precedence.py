@@ -11,11 +11,17 @@ AHEAD = 10
 """Of those that want a processor at once, one that is so much less nice gets nearly ten times as much of it."""
 
 
+STARTED_BY_A_RAYLET = "RAY_RAYLET_PID"
+"""Ray's workers have this in their environment. Whoever makes one of ours in a process of their own keeps its place."""
+
+
 def go_ahead() -> None:
-    """Puts this process, with all of its threads and those that they start, ahead of where it was started.
+    """Puts this worker of Ray's, with all of its threads and those that they start, ahead of where it was started.
 
     To be called when it is ready to answer. Only root may; for others everything stays as it is.
     """
+    if STARTED_BY_A_RAYLET not in os.environ:
+        return
     with suppress(PermissionError):
         for thread in psutil.Process().threads():
             with suppress(ProcessLookupError):  # it has just ended

@@ -1,4 +1,4 @@
-"""Going ahead: what root runs is ten less nice, in all of its threads; what others run is as it was."""
+"""Going ahead: what root runs as a worker of Ray's is ten less nice, in all of its threads; others are as they were."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import subprocess
 import sys
 
 import pytest
+
+from noodle_ray.precedence import STARTED_BY_A_RAYLET
+
+WORKER = {STARTED_BY_A_RAYLET: "1"}
 
 GO_AHEAD = """
 import os, threading, psutil
@@ -25,17 +29,23 @@ waiting.set()
 """
 
 
-def niceness_of_threads(user: int) -> set[int]:
+def niceness_of_threads(user: int, **environment: str) -> set[int]:
     program = GO_AHEAD.format(user=user)
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    environment = {**{k: v for k, v in os.environ.items() if k != STARTED_BY_A_RAYLET}, **environment}
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     return set(map(int, said.stdout.split()))
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may go ahead")
-def test_all_threads_go_ahead() -> None:
-    assert niceness_of_threads(user=0) == {-5}
+def test_all_threads_of_a_worker_go_ahead() -> None:
+    assert niceness_of_threads(user=0, **WORKER) == {-5}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root could go ahead")
+def test_a_process_that_no_raylet_started_keeps_its_place() -> None:
+    assert niceness_of_threads(user=0) == {5}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_stays_where_it_is() -> None:
-    assert niceness_of_threads(user=65534) == {5}
+    assert niceness_of_threads(user=65534, **WORKER) == {5}
