@@ -39,20 +39,18 @@ def gateway(
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             name = self.path.split("/")[-2]
-            if name == stubborn:
-                self._answer(503, {})
-            elif self._answer(200, {}):
-                drained.append(name)
+            self._answer(503 if name == stubborn else 200, {}, drains=name)
 
-        def _answer(self, status: int, body: object) -> bool:
+        def _answer(self, status: int, body: object, drains: str = "") -> None:
             if next(requests) in away:
                 status = 503
+            if drains and status == 200:
+                drained.append(drains)  # before it is answered: then the next one may be asked for in another thread
             content = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
-            return status == 200
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -208,12 +208,20 @@ def _start(command: Sequence[str], ahead: bool = False) -> int:
 
 
 def _ahead_of_others(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """What the node runs later is as far behind it as it takes to be where it would have been."""
+    """What the node runs later is as far behind it as it takes to be where it would have been.
+
+    The starter gets its place from this process, for whatever it starts at once has it, too.
+    """
+    place = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, place - AHEAD)
+    except PermissionError:  # the root of a container may not
+        return subprocess.Popen(command)
     worker_niceness = int(os.environ.get(WORKER_NICENESS, RAYS_WORKER_NICENESS)) + AHEAD
-    starter = subprocess.Popen(command, env={**os.environ, WORKER_NICENESS: str(worker_niceness)})
-    with suppress(PermissionError, ProcessLookupError):  # the root of a container may not
-        os.setpriority(os.PRIO_PROCESS, starter.pid, os.getpriority(os.PRIO_PROCESS, 0) - AHEAD)
-    return starter
+    try:
+        return subprocess.Popen(command, env={**os.environ, WORKER_NICENESS: str(worker_niceness)})
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, place)
 
 
 def _parts() -> Iterator[tuple[str, Part]]:
