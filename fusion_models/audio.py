@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from noodle_ray.fusion_models.quantised import INT8
 from noodle_ray.fusion_models.spoken_candidates import SpokenCandidates
 from noodle_ray.fusion_models.text import Sentences
 from noodle_ray.fusion_models.whisper import Memory, Transcript, Whisper
+from noodle_ray.fusion_models.whisper_files import read_whisper
 
 LIKELIHOOD, SPELLING = "likelihood", "spelling"
 """The kinds of scores in a reading's `sources`; what the transcript means is compared by its embedding."""
@@ -25,11 +27,15 @@ LIKELIHOOD, SPELLING = "likelihood", "spelling"
 
 def load_whisper(source: Any, precision: str = INT8, device: str = "cpu", **where: Any) -> Whisper:
     """A Whisper model from a directory or a hub id, in a precision of PRECISIONS, on a device as torch names it."""
-    model = from_pretrained("WhisperForConditionalGeneration", source, dtype=torch.float32, **where).eval()
-    tokenizer = from_pretrained("AutoTokenizer", source, **where)
-    generation = from_pretrained("GenerationConfig", source, **where)
+    model, tokenizer, generation = read_whisper(Path(source)) or _with_transformers(source, where)
     with torch.inference_mode():
         return Whisper(model, tokenizer, generation, precision, device)
+
+
+def _with_transformers(source: Any, where: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    model = from_pretrained("WhisperForConditionalGeneration", source, dtype=torch.float32, **where).eval()
+    tokenizer = from_pretrained("AutoTokenizer", source, **where)
+    return model, tokenizer, from_pretrained("GenerationConfig", source, **where)
 
 
 class SpeechEncoder:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerBase, WhisperForConditionalGeneration
 
 from noodle_ray.errors import CorruptData
 from noodle_ray.fusion_models.compiled_decoder import CompiledDecoder
@@ -79,13 +78,17 @@ class Transcript:
 
 
 class Whisper:
-    """A Whisper model with its tokenizer. Not safe for use by several threads at once."""
+    """A Whisper model with its tokenizer. Not safe for use by several threads at once.
+
+    model, tokenizer, generation: of transformers' kinds WhisperForConditionalGeneration, AutoTokenizer and
+    GenerationConfig, or what `whisper_files` reads, which has as much of them as is wanted here.
+    """
 
     def __init__(
         self,
-        model: WhisperForConditionalGeneration,
-        tokenizer: PreTrainedTokenizerBase,
-        generation: GenerationConfig,
+        model: Any,
+        tokenizer: Any,
+        generation: Any,
         precision: str = FP32,
         device: str = "cpu",
     ) -> None:
@@ -247,7 +250,7 @@ def _ban(tokens: Sequence[int], vocabulary: int, first_special: int | None = Non
     return ban
 
 
-def _prompt(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], int]:
+def _prompt(tokenizer: Any) -> tuple[tuple[int, ...], int]:
     """The tokens before a transcript without timestamps, and the one after it."""
     vocabulary = tokenizer.get_vocab()
     names = ["<|startoftranscript|>", "<|notimestamps|>"]
