@@ -8,10 +8,11 @@ the view has room for it beside all that is not in the reports yet, and a group 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import ray
 import structlog
@@ -19,8 +20,12 @@ import structlog
 from noodle_ray.actors import ray_state
 from noodle_ray.actors.ray_view import RayView
 from noodle_ray.nodes.instructions import PinnedBundle
+from noodle_ray.nodes.turns import Turns
 
 log = structlog.get_logger()
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 GROUP_TIMEOUT_S = 5.0
 ROOM_TIMEOUT_S = 2.0
@@ -37,11 +42,15 @@ _EXACT = 1e-6
 
 @dataclass(slots=True)
 class Group:
-    """One group of ours. Its id is "" until Ray has given it one; `is_seen`: it was in the nodes' reports."""
+    """One group of ours. Its id is "" until Ray has given it one.
+
+    is_asked: Ray may know of it; is_seen: it was in the nodes' reports.
+    """
 
     name: str
     bundles: tuple[PinnedBundle, ...]
     id: str = ""
+    is_asked: bool = False
     is_ready: bool = False
     is_seen: bool = False
     is_leaving: bool = False
@@ -76,6 +85,7 @@ class Groups:
 
     def __init__(self, view: RayView) -> None:
         self._view = view
+        self._turns = Turns(GROUPS_AT_ONCE)
         self._threads = ThreadPoolExecutor(GROUPS_AT_ONCE, thread_name_prefix="groups")
         self._groups: dict[str, Group] = {}
         self._by_id: dict[str, Group] = {}
@@ -84,7 +94,7 @@ class Groups:
 
     def adopt(self, group: ray_state.RayGroup, bundles: Sequence[PinnedBundle]) -> None:
         """Takes over a group that a manager before this one has made."""
-        adopted = Group(group.name, tuple(bundles), group.id, group.is_ready, is_seen=True)
+        adopted = Group(group.name, tuple(bundles), group.id, is_asked=True, is_ready=group.is_ready, is_seen=True)
         adopted.settled.set()
         self._groups[group.name] = self._by_id[group.id] = adopted
 
@@ -113,7 +123,8 @@ class Groups:
 
     async def _create(self, group: Group) -> Problem | None:
         try:
-            created = await asyncio.get_running_loop().run_in_executor(self._threads, _create_unless_leaving, group)
+            async with self._turns.turn(group.name) as is_ours:
+                created = await self._in_thread(_create_unless_leaving, group) if is_ours else None
         except (ray.exceptions.RayError, ValueError) as error:
             self._unseen.pop(group.name, None)
             return Problem(str(error))
@@ -174,23 +185,31 @@ class Groups:
             self._by_id.pop(group.id, None)
 
     async def _remove(self, group: Group) -> bool:
-        await asyncio.get_running_loop().run_in_executor(self._threads, ray_state.remove_group, group.id)
+        async with self._turns.turn(group.name, frees=True):
+            await self._in_thread(ray_state.remove_group, group.id)
         return await self._view.until(lambda: not self._is_there(group), GROUP_TIMEOUT_S)
 
     async def _find(self, name: str) -> Group | None:
         group = self._groups.get(name)
         if group is not None:
             group.is_leaving = True
+            self._turns.call_off(name)
             await group.settled.wait()
             if group.id:
                 return group
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, ray_state.group_named, name)
+            if not group.is_asked:
+                self.forget(name)
+                return None
+        found = await self._in_thread(ray_state.group_named, name)
         if found is None:
             self.forget(name)
             return None
         self.adopt(found, group.bundles if group else ())
         self._groups[name].is_leaving = True
         return self._groups[name]
+
+    async def _in_thread(self, function: Callable[[A], T], argument: A) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, argument)
 
     def _is_seen(self, group: Group) -> bool:
         self._notice_seen()
@@ -244,6 +263,7 @@ def _create_unless_leaving(group: Group) -> tuple[str, bool] | None:
     """In a thread. Those that wait for one may be for a node that is dead by now, and would keep the others from it."""
     if group.is_leaving:
         return None
+    group.is_asked = True
     return ray_state.create_group(group.name, group.bundles, GROUP_TIMEOUT_S, lambda: group.is_leaving)
 
 

@@ -29,7 +29,7 @@ class AllocationRequest(Model):
     """A demand, or a request of several, to hold for `lease_s` seconds at a time: renew it before they are over.
 
     `id`: of your choice, and nobody else's: the same again is the same allocation, so that a lost answer costs nothing.
-    `wait_s`: how long it may wait for room, in the order of `priority` (higher first). Its lease runs meanwhile.
+    `wait_s`: how long it may wait to be held, in the order of `priority` (higher first). Its lease runs meanwhile.
     `on_loss`: what becomes of it when its node dies: it is lost ("fail"), held anew elsewhere ("restart"), or goes on
     in a second home that is held all the time ("standby"), on a node with another value of the label `domain` ("":
     simply on another node).

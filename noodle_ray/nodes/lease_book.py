@@ -52,6 +52,7 @@ class LeaseBook:
         self._spare_tried: dict[str, float] = {}
         self._leaving: dict[str, Leaving] = {}
         self._homeless_since: dict[str, float] = {}
+        self._reserve_by: dict[str, float] = {}
         self._may_fit = False
         self._earmark = Earmark(self.pool, self._emptied)
 
@@ -176,6 +177,7 @@ class LeaseBook:
         self._waiting_for_node.pop(allocation_id, None)
         self._spare_tried.pop(allocation_id, None)
         self._homeless_since.pop(allocation_id, None)
+        self._reserve_by.pop(allocation_id, None)
 
     def _forget_attempts(self, allocation_id: str) -> None:
         self._tried.pop(allocation_id, None)

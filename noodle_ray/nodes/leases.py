@@ -8,7 +8,7 @@ that nothing is promised twice; then it is offered to those who wait, in their o
 
 from __future__ import annotations
 
-from noodle_ray.errors import Conflict, DoesNotFit, NotFound
+from noodle_ray.errors import Conflict, DoesNotFit, NoodleError, NotFound, Unavailable
 from noodle_ray.nodes import events
 from noodle_ray.nodes.homes import Homes
 from noodle_ray.nodes.instructions import (
@@ -23,6 +23,10 @@ from noodle_ray.nodes.lease_queue import shape_of
 from noodle_ray.placement.allocation import Allocation
 from noodle_ray.placement.claim import Claim
 
+RESERVING_S, SOON_S = 15.0, 2.0
+"""How long Ray may take to reserve what was not to wait for room; what was to wait has that time, but at least a few
+moments. Whoever asked has given up by then."""
+
 
 class Leases(Homes):
     """Who holds what, who waits, and what is to be done about it, as one machine: claims and Ray's news come in here.
@@ -36,15 +40,20 @@ class Leases(Homes):
         claim = event.claim
         if claim.id in self._allocations:
             return self._claimed_again(self._allocations[claim.id], claim)
-        allocation = self._new(claim, event.at)
         self.planner.note(claim.request)
-        ahead = self.queue.ahead(shape_of(allocation), allocation.priority, event.at)
+        done = self._place(self._new(claim, event.at), event.at)
+        if claim.id in self._allocations and claim.wait_s is not None:
+            self._reserve_by[claim.id] = event.at + (max(claim.wait_s, SOON_S) if claim.wait_s else RESERVING_S)
+        return done
+
+    def _place(self, allocation: Allocation, at: float) -> Instructions:
+        ahead = self.queue.ahead(shape_of(allocation), allocation.priority, at)
         if ahead is not None:
-            return self._line_up_behind(allocation, self._allocations[ahead], event.at)
+            return self._line_up_behind(allocation, self._allocations[ahead], at)
         try:
             return self._reserve(allocation, self._plan(allocation))
         except DoesNotFit as error:
-            return self._wait_or_refuse(allocation, error, event.at)
+            return self._wait_or_refuse(allocation, error, at)
         except NotFound as error:  # the policy
             return self._refuse(allocation, error)
 
@@ -87,6 +96,7 @@ class Leases(Homes):
         if allocation is None or allocation.state != "reserving":
             return self._remove_stale(event)
         self._forget_attempts(allocation.id)
+        self._reserve_by.pop(allocation.id, None)
         held = self._put(allocation.model_copy(update={"state": "held"}))
         return [self._keep(held), Granted(held), *self._note_failover(held, event.at), *self._spare(held.id, event.at)]
 
@@ -142,10 +152,12 @@ class Leases(Homes):
         done = self._release(self._allocations[event.allocation_id])
         return [*done, *self.serve(event.at)]
 
-    def _release(self, allocation: Allocation) -> Instructions:
+    def _release(self, allocation: Allocation, why: NoodleError | None = None) -> Instructions:
+        """`why` is what those are told who still wait for it to be held."""
         if allocation.state == "releasing":
             return []
-        refused = Refused(allocation.id, Conflict(f"allocation {allocation.id} was released before it was held"))
+        why = why or Conflict(f"allocation {allocation.id} was released before it was held")
+        refused = Refused(allocation.id, why)
         if allocation.state == "waiting":
             return [refused, *self._free(allocation)]
         if allocation.state == "lost":
@@ -174,7 +186,8 @@ class Leases(Homes):
 
     def tick(self, now: float, patience_s: float) -> Instructions:
         """Ends what is overdue, serves those who wait. `patience_s`: how long a restarted manager waits for nodes."""
-        done = [*self._expire(now), *self._give_up_nodes(now, patience_s), *self._follow_deadline(now)]
+        done = [*self._expire(now), *self._give_up_nodes(now, patience_s)]
+        done += [*self._follow_deadline(now), *self._give_up_late(now)]
         if self._may_fit:
             done += self.serve(now)
         elif self._move_earmark(now):
@@ -185,6 +198,15 @@ class Leases(Homes):
         late = [a for a in self._allocations.values() if a.expires_at is not None and a.expires_at < now]
         self._may_fit |= bool(late)  # one that waited may have had nodes kept for it
         return [instruction for allocation in late for instruction in self._release(allocation)]
+
+    def _give_up_late(self, now: float) -> Instructions:
+        """What Ray has not reserved in time, nobody waits for any more: it makes room for what is still waited for.
+
+        Without this, a Ray that was slow for a while would be kept busy by those who have gone, and stay slow for all.
+        """
+        late = [self._allocations[key] for key, limit in self._reserve_by.items() if limit <= now]
+        why = Unavailable("Ray did not reserve it in the time that it was to wait at most; ask again")
+        return [instruction for one in late if one.state == "reserving" for instruction in self._release(one, why)]
 
     def _give_up_nodes(self, now: float, patience_s: float) -> Instructions:
         """Allocations of before a restart, whose nodes did not all show themselves in time, are lost."""

@@ -23,9 +23,10 @@ def new_claim_id() -> str:
 class Claim(Model):
     """What somebody asks of the manager. The id is the asker's own: the same id again is the same claim.
 
-    `priority`: higher ones are served first. `wait_s`: how long it may wait for room: None as long as it takes, 0 not
-    at all. `owner`: with whose end it ends ("" with nobody's). `lease_s`: it ends unless it is renewed that often.
-    `on_loss`: what becomes of it when its node dies; `domain`: the node label that a standby differs in ("": the node).
+    `priority`: higher ones are served first. `wait_s`: how long it may wait to be held; None: as long as it takes, 0:
+    not at all for room. `owner`: with whose end it ends ("": with nobody's). `lease_s`: it ends unless it is renewed
+    that often. `on_loss`: what becomes of it when its node dies. `domain`: the label that a standby differs in ("": the
+    node itself).
     Raises InvalidInput.
     """
 

@@ -11,6 +11,7 @@ from manager_helpers import METRICS, SETTINGS
 from noodle_ray.errors import DoesNotFit
 from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.instructions import CreateGroup, Granted, Instruction, Keep, Refused, RemoveGroup
+from noodle_ray.nodes.leases import RESERVING_S
 from noodle_ray.nodes.manager import Manager
 from noodle_ray.nodes.peers import Endpoint, Observation
 from noodle_ray.placement.allocation import Allocation, Bundle
@@ -47,6 +48,8 @@ class ManagerHistory(RuleBasedStateMachine):
         self.count = 0
         self.now = 0.0
         self.is_settled = True
+        self.before: set[str] = set()
+        """Allocations of before a restart: how long they were to be waited for is not known any more."""
 
     @initialize()
     def a_fleet(self) -> None:
@@ -204,7 +207,7 @@ class ManagerHistory(RuleBasedStateMachine):
     @rule(rows_first=st.booleans())
     def crash(self, rows_first: bool) -> None:
         """Whatever was on its way is forgotten; the store and Ray stay as they are."""
-        self.manager, self.pending = Manager(SETTINGS), []
+        self.manager, self.pending, self.before = Manager(SETTINGS), [], set(self.store)
         recovered = ev.Recovered(tuple(self.store.values()), (), frozenset(self.groups), self.now)
         joins = [ev.NodeJoined(node, "n", "x", RESOURCES, False, self.now) for node in sorted(self.alive)]
         for event in [recovered, *joins] if rows_first else [*joins, recovered]:
@@ -288,8 +291,11 @@ class ManagerHistory(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_past_the_deadline(self) -> None:
         if self.is_settled:
-            late = [a.id for a in self.manager.allocations() if a.state == "waiting" and a.wait_until is not None]
-            assert all((self.manager.allocation(key).wait_until or 0) > self.now for key in late)
+            limited = [a for a in self.manager.allocations() if a.wait_until is not None]
+            assert all((a.wait_until or 0) > self.now for a in limited if a.state == "waiting")
+            known = self.answered | self.before
+            never_held = [a for a in limited if a.state == "reserving" and a.id not in known]
+            assert all(max(a.wait_until or 0, a.created_at + RESERVING_S) > self.now for a in never_held)
 
     def teardown(self) -> None:
         """Left alone, everything settles: each held allocation has its group, and there are no others."""

@@ -17,7 +17,7 @@ from manager_helpers import (
     rows_of,
 )
 
-from noodle_ray.errors import Conflict, DoesNotFit
+from noodle_ray.errors import Conflict, DoesNotFit, Unavailable
 from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.instructions import CreateGroup, Granted, Instruction, Keep, Notice, Queued, Refused, Released
 from noodle_ray.nodes.manager import Manager
@@ -322,3 +322,30 @@ def test_ageing_overcomes_priority() -> None:
     waiting(manager, "old", TWO)
     waiting(manager, "urgent", Demand(cpus=1.5), AGEING_S + 1, priority=1)
     assert in_line(manager) == ["old", "urgent"]
+
+
+@pytest.mark.parametrize(("wait_s", "late_at"), [(0.0, 15.0), (0.5, 2.0), (8.0, 8.0)])
+def test_what_ray_does_not_reserve_in_time_is_given_up(wait_s: float, late_at: float) -> None:
+    manager = manager_with("n1")
+    manager.handle(requested("a", wait_s=wait_s))
+    assert tick(manager, late_at - 0.1) == []
+    todo = tick(manager, late_at)
+    assert kinds(todo) == ["Keep", "Refused", "RemoveGroup"]
+    assert isinstance(one(todo, Refused).error, Unavailable)
+    assert manager.totals()["cpus"]["held"] == 1  # until Ray has let go of it
+    manager.handle(ev.GroupRemoved("a", 1, late_at))
+    assert (manager.totals()["cpus"]["held"], manager.allocations()) == (0, [])
+
+
+def test_what_may_wait_for_ever_is_not_given_up() -> None:
+    manager = manager_with("n1")
+    manager.handle(requested("a", wait_s=None))
+    assert tick(manager, 9_000.0) == []
+
+
+def test_what_was_held_once_is_looked_for_without_an_end() -> None:
+    manager = manager_with("n1")
+    held(manager, "a", wait_s=8.0)
+    manager.handle(ev.GroupVanished("a", 1, 5.0))
+    assert manager.allocation("a").state == "reserving"
+    assert tick(manager, 9_000.0) == []
