@@ -38,7 +38,7 @@ from noodle_ray.nodes.peers import Endpoint, Observation, Peer
 from noodle_ray.nodes.picked_gpus import PickedGpus
 from noodle_ray.nodes.probe_messages import KEY_BYTES
 from noodle_ray.placement import kernels
-from noodle_ray.placement.allocation import Allocation
+from noodle_ray.placement.allocation import UNSETTLED, Allocation
 from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.columns import CPUS, MEMORY
 from noodle_ray.placement.explanation import Explanation
@@ -167,7 +167,13 @@ class NodeManager:
         await self._journal.kept()
         return self._core.allocation(allocation_id)
 
-    async def allocation(self, allocation_id: str) -> Allocation:
+    async def allocation(self, allocation_id: str, wait_s: float = 0.0) -> Allocation:
+        """As soon as it does not wait any more to be held, or as it is after `wait_s`.
+
+        Raises NotFound, and what its asker is told where it is refused meanwhile: DoesNotFit, Conflict, Unavailable.
+        """
+        if wait_s and self._core.allocation(allocation_id).state in UNSETTLED:
+            await _within(wait_s, self._held.expect(allocation_id))
         return self._core.allocation(allocation_id)
 
     async def allocations(self) -> list[Allocation]:
@@ -515,7 +521,7 @@ class NodeManager:
             self._handle(events.Priced(prices, at=time.time()))
 
 
-async def _within(seconds: float, answer: asyncio.Future[None]) -> None:
+async def _within(seconds: float, answer: asyncio.Future[Any]) -> None:
     """Waits for it, but not for longer."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -128,8 +128,8 @@ class ActorResources:
     async def allocations(self) -> list[Allocation]:
         return list(await self._manager.ask_again("allocations"))
 
-    async def allocation(self, allocation_id: str) -> Allocation:
-        allocation: Allocation = await self._manager.ask_again("allocation", allocation_id)
+    async def allocation(self, allocation_id: str, wait_s: float = 0.0) -> Allocation:
+        allocation: Allocation = await self._manager.ask_again("allocation", allocation_id, wait_s)
         return allocation
 
     async def allocate(self, claim: Claim, until_held: bool = True) -> Allocation:

@@ -116,9 +116,12 @@ class AsyncCluster:
     async def allocations(self) -> list[Allocation]:
         return await self._resources.allocations()
 
-    async def allocation(self, allocation_id: str) -> Allocation:
-        """One allocation as it is now: for one that waits, its place in the queue and what it waits for."""
-        return await self._resources.allocation(allocation_id)
+    async def allocation(self, allocation_id: str, wait_s: float = 0.0) -> Allocation:
+        """One allocation as it is now: for one that waits, its place in the queue and what it waits for.
+
+        `wait_s`: as soon as it does not wait any more, or after so many seconds.
+        """
+        return await self._resources.allocation(allocation_id, wait_s)
 
     @asynccontextmanager
     async def allocate(

@@ -124,9 +124,12 @@ class Cluster:
     def allocations(self) -> list[Allocation]:
         return self._loop.run(self.aio.allocations())
 
-    def allocation(self, allocation_id: str) -> Allocation:
-        """One allocation as it is now: for one that waits, its place in the queue and what it waits for."""
-        return self._loop.run(self.aio.allocation(allocation_id))
+    def allocation(self, allocation_id: str, wait_s: float = 0.0) -> Allocation:
+        """One allocation as it is now: for one that waits, its place in the queue and what it waits for.
+
+        `wait_s`: as soon as it does not wait any more, or after so many seconds.
+        """
+        return self._loop.run(self.aio.allocation(allocation_id, wait_s))
 
     @contextmanager
     def allocate(

@@ -57,7 +57,12 @@ class Resources(Protocol):
 
     async def allocations(self) -> Sequence[Allocation]: ...
 
-    async def allocation(self, allocation_id: str) -> Allocation: ...
+    async def allocation(self, allocation_id: str, wait_s: float = 0.0) -> Allocation:
+        """As soon as it is held, or as it is after `wait_s` seconds.
+
+        Raises DoesNotFit, Conflict where it is refused meanwhile.
+        """
+        ...
 
     async def allocate(self, claim: Claim, until_held: bool = True) -> Allocation:
         """Holds what is claimed; with `until_held` false it may also come back waiting. Raises DoesNotFit, Conflict."""

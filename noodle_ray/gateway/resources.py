@@ -64,6 +64,10 @@ Fence = Annotated[
     Query(max_length=200, description="The home that you believe to hold, `id.epoch`: refused where it has another."),
 ]
 
+WaitForIt = Annotated[
+    float, Query(ge=0, le=60, description="How many seconds to wait until one that waits is held, or refused.")
+]
+
 
 _EXAMPLES: Any = {
     "half a GPU": {"value": {"demand": {"cpus": 1, "gpu_share": 0.5, "memory": "2GiB"}}},
@@ -94,7 +98,12 @@ async def list_allocations(ports: PortsOf) -> Sequence[Allocation]:
     status_code=201,
     responses=UNREADABLE
     | documented(DoesNotFit, NotFound)
-    | {202: {"model": Allocation, "description": "It waits for room: read it again, and renew its lease meanwhile."}},
+    | {
+        202: {
+            "model": Allocation,
+            "description": "It waits for room: read it with `wait_s`, and renew its lease meanwhile.",
+        }
+    },
 )
 async def allocate(
     ports: PortsOf, request: Annotated[AllocationRequest, Body(openapi_examples=_EXAMPLES)], response: Response
@@ -107,9 +116,12 @@ async def allocate(
     return made
 
 
-@router.get("/allocations/{allocation_id}", summary="One allocation", responses=documented(NotFound))
-async def read_allocation(ports: PortsOf, allocation_id: AllocationId) -> Allocation:
-    return await ports.resources.allocation(allocation_id)
+@router.get(
+    "/allocations/{allocation_id}", summary="One allocation", responses=documented(NotFound, DoesNotFit, Conflict)
+)
+async def read_allocation(ports: PortsOf, allocation_id: AllocationId, wait_s: WaitForIt = 0.0) -> Allocation:
+    """As it is now, or as soon as it does not wait any more; where it is refused meanwhile, what its asker is told."""
+    return await ports.resources.allocation(allocation_id, wait_s)
 
 
 @router.delete(

@@ -10,6 +10,9 @@ from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand
 
 State = Literal["waiting", "reserving", "held", "releasing", "lost"]
+UNSETTLED: tuple[State, ...] = ("waiting", "reserving")
+"""The states in which it is not known yet whether it will be held."""
+
 OnLoss = Literal["fail", "restart", "standby"]
 """What becomes of an allocation whose node dies: it is lost and its holder told; it is held anew elsewhere; or it goes
 on in a second home, held ready all the time in another failure domain."""

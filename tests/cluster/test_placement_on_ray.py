@@ -230,7 +230,11 @@ def test_a_claim_over_http_waits_and_is_found_again(cluster: Cluster, http: http
         place = made.headers["Location"]
         assert http.get(f"{place}/explain").json()["filtered"]["gpus"] >= 1
         assert "noodle_queue_length 1.0" in http.get("/metrics").text
-    assert eventually(lambda: http.get(place).json()["state"] == "held")
+        assert http.get(place, params={"wait_s": 0.1}).json()["state"] == "waiting"
+        soon = http.post(path, json={**body, "wait_s": 1}).raise_for_status().headers["Location"]
+        refused = http.get(soon, params={"wait_s": 20})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "does_not_fit")
+    assert http.get(place, params={"wait_s": 20}).json()["state"] == "held"
     assert http.delete(place, params={"fence": f"{made.json()['id']}.0"}).status_code == 409
     assert http.delete(place, params={"fence": f"{made.json()['id']}.1"}).status_code == 204
 

@@ -150,8 +150,8 @@ class FakeResources(Fake):
         await self._called("allocations")
         return list(self.held.values())
 
-    async def allocation(self, allocation_id: str) -> Allocation:
-        await self._called("allocation", allocation_id)
+    async def allocation(self, allocation_id: str, wait_s: float = 0.0) -> Allocation:
+        await self._called("allocation", allocation_id, wait_s)
         if allocation_id not in self.held:
             raise NotFound("allocation", allocation_id)
         return self.held[allocation_id]

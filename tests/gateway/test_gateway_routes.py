@@ -99,13 +99,17 @@ class TestResources:
         assert [bundle["demand"]["cpus"] for bundle in made.json()["bundles"]] == [1.0, 2.0]
         assert fakes.resources.calls[-1][1].request == Request.parse(request)
 
-    async def test_what_may_wait_is_accepted_and_waits(self, client: httpx.AsyncClient) -> None:
+    async def test_what_may_wait_is_accepted_and_waits(self, client: httpx.AsyncClient, fakes: FakePorts) -> None:
         await client.post(ALLOCATIONS, json={"demand": {"cpus": 8}})
         assert (await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}})).status_code == 409
         answer = await client.post(ALLOCATIONS, json={"demand": {"cpus": 1}, "wait_s": 60})
         assert (answer.status_code, answer.json()["state"]) == (202, "waiting")
         waiting = answer.headers["location"]
         assert (await client.get(waiting)).json()["state"] == "waiting"
+        assert fakes.resources.calls[-1] == ("allocation", waiting.rpartition("/")[2], 0.0)
+        assert (await client.get(waiting, params={"wait_s": 2.5})).json()["state"] == "waiting"
+        assert fakes.resources.calls[-1][2] == 2.5
+        assert (await client.get(waiting, params={"wait_s": 61})).status_code == 422
         assert (await client.delete(waiting)).status_code == 204
 
     async def test_a_late_holder_is_told_so(self, client: httpx.AsyncClient) -> None:

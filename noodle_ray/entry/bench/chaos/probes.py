@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from uuid import uuid4
 from noodle_ray.entry.http_client import Answer, GatewayClient
 from noodle_ray.errors import NoodleError, shorten
 from noodle_ray.gateway.resources import OWNER
+from noodle_ray.placement.allocation import UNSETTLED
 
 Route = Literal["nodes", "allocate", "module", "fusion"]
 
@@ -18,7 +18,8 @@ NODES, ALLOCATIONS, FUSION = "/api/distributed/nodes", "/api/distributed/resourc
 CPUS, LEASE_S, WAIT_S = 0.01, 120.0, 8.0
 """What is held for a moment, and how long it may wait for room; where it is not freed, its lease frees it."""
 
-WAITS, AGAIN_S = 202, 0.2
+WAITS, LISTEN_S = 202, 2.0
+"""How an allocation that waits is answered for, and how long each further question waits for it with us."""
 
 TEXTS = (
     "the kettle is whistling",
@@ -72,9 +73,8 @@ async def _allocate(client: GatewayClient, call: Call, number: int) -> Told:
 async def _held(client: GatewayClient, wanted: Mapping[str, Any]) -> Answer:
     """What is told of it when it does not wait for room any more. One that waited in vain is not there any more."""
     answer = await client.ask("POST", ALLOCATIONS, wanted, repeatable=True)
-    while answer.status == WAITS or (answer.status == 200 and answer.json()["state"] in ("waiting", "reserving")):
-        await asyncio.sleep(AGAIN_S)
-        answer = await client.ask("GET", f"{ALLOCATIONS}/{answer.json()['id']}")
+    while answer.status == WAITS or (answer.status == 200 and answer.json()["state"] in UNSETTLED):
+        answer = await client.ask("GET", f"{ALLOCATIONS}/{answer.json()['id']}?wait_s={LISTEN_S:g}")
     return answer
 
 
