@@ -22,22 +22,21 @@ from threading import Event
 
 import psutil
 
+from noodle_ray import precedence
 from noodle_ray.entry.cluster import process_session
 from noodle_ray.errors import DeadlineExceeded, NoodleError, Unavailable
 from noodle_ray.nodes.supervision import NODE, RAYLET, Ending, Leave, Restart, Supervision
+from noodle_ray.precedence import move
 
 START_TIMEOUT_S = 90.0
 LOOK_S, START_LOOK_S = 0.2, 1.0
 """How often it is looked whether everything runs, and how often while it is started."""
 
-AHEAD = 10
+AHEAD = precedence.AHEAD
 """By so much a start goes ahead of others where the one before failed: where processors are few, a raylet waits for its
 agent in vain and dies, and starting it again and again is what holds the agents up."""
 
 END_S = 5.0
-WORKER_NICENESS, RAYS_WORKER_NICENESS = "RAY_worker_niceness", 15
-"""Of Ray's: how far workers are behind their raylet, and what that is if nobody says it."""
-
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105  (a variable's name)
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -51,6 +50,8 @@ _ROLES = {
     "client_server": re.compile(r"^ray\.util\.client\.server$"),
 }
 """What `ray start` starts, by a word of its command line. The raylet looks after workers and agents by itself."""
+
+_FIRST = {"gcs_server"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,10 @@ class Supervisor:
     def _started(self) -> int:
         try:
             command = [*self._command, *redis_options(self._command, os.environ)]
-            code = _start(command, ahead=self._has_failed and os.geteuid() == 0)
+            ahead = self._has_failed and os.geteuid() == 0
+            code = _start(command, ahead)
+            if ahead:
+                _go_back()
         except (DeadlineExceeded, Unavailable, OSError) as error:
             _log(f"not started: {error}")
             code = 1
@@ -117,6 +121,8 @@ class Supervisor:
         if code == 0 and RAYLET not in self._parts:
             _log("the raylet has ended already")
             return 1
+        for role, part in self._parts.items():
+            _place(role, part)
         if code == 0:
             _log(f"started: {', '.join(self._parts)}")
         return code
@@ -172,6 +178,7 @@ class Supervisor:
     def _start_part(self, role: str) -> None:
         try:
             self._parts[role] = self._missing[role].start()
+            _place(role, self._parts[role])
         except (OSError, psutil.NoSuchProcess) as error:
             _log(f"{role} did not start: {error}")
             self._obey(self._rules.failed(role, time.monotonic()))
@@ -208,20 +215,30 @@ def _start(command: Sequence[str], ahead: bool = False) -> int:
 
 
 def _ahead_of_others(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """What the node runs later is as far behind it as it takes to be where it would have been.
-
-    The starter gets its place from this process, for whatever it starts at once has it, too.
-    """
+    """The starter gets its place from this process, for whatever it starts at once has it, too."""
     place = os.getpriority(os.PRIO_PROCESS, 0)
     try:
         os.setpriority(os.PRIO_PROCESS, 0, place - AHEAD)
     except PermissionError:  # the root of a container may not
         return subprocess.Popen(command)
-    worker_niceness = int(os.environ.get(WORKER_NICENESS, RAYS_WORKER_NICENESS)) + AHEAD
     try:
-        return subprocess.Popen(command, env={**os.environ, WORKER_NICENESS: str(worker_niceness)})
+        return subprocess.Popen(command)
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, place)
+
+
+def _place(role: str, part: Part) -> None:
+    """What all others wait for goes ahead of them."""
+    if role in _FIRST:
+        with suppress(PermissionError):
+            move(part.process, -AHEAD)
+
+
+def _go_back() -> None:
+    """What was started ahead of others goes back to its place: its workers are to start behind those that answer."""
+    for process in process_session.members(os.getsid(0)):
+        if process.pid != os.getpid() and process.nice() < os.getpriority(os.PRIO_PROCESS, 0):
+            move(process, AHEAD)
 
 
 def _parts() -> Iterator[tuple[str, Part]]:
