@@ -249,6 +249,15 @@ class TestMachine:
         assert machine.check_namespaces(tmp_path, user=0).state == "ok"
         assert machine.check_namespaces(tmp_path, user=1000).state == "skipped"
 
+    @pytest.mark.parametrize(("text", "state"), [("0\n", "skipped"), ("1\n", "ok"), (None, "skipped")])
+    def test_lost_packets(self, tmp_path: Path, text: str | None, state: str) -> None:
+        setting = tmp_path / "tcp_thin_linear_timeouts"
+        if text is not None:
+            setting.write_text(text)
+        found = machine.check_lossy_network(setting)
+        assert found.state == state
+        assert ("sysctl -w net.ipv4.tcp_thin_linear_timeouts=1" in found.advice) == (text == "0\n")
+
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
     found = check_weights("base", tmp_path)

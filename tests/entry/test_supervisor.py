@@ -156,7 +156,7 @@ def test_a_start_after_one_that_failed_goes_ahead_of_others_until_it_has_started
             raylet, gcs = running.pid_of("raylet"), running.pid_of("gcs_server")
             assert raylet is not None and gcs is not None
             assert os.getpriority(os.PRIO_PROCESS, raylet) == os.nice(0)  # its workers start from there
-            until(lambda: os.getpriority(os.PRIO_PROCESS, gcs) == os.nice(0) - supervisor.AHEAD)
+            until(lambda gcs=gcs: os.getpriority(os.PRIO_PROCESS, gcs) == os.nice(0) - supervisor.AHEAD)
             os.kill(raylet, signal.SIGKILL)
         until(lambda: running.times_started() == 4)
         usual, failed, ahead, after = running.starts.read_text().splitlines()[:4]

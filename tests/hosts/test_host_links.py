@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from noodle_ray.entry.bench import host_links
-from noodle_ray.entry.bench.host_links import cut, deaf, flapping, losing
+from noodle_ray.entry.bench.host_links import THIN_LINEAR, cut, deaf, flapping, losing, thin_linear
 from noodle_ray.entry.bench.hosts import Host, hosts, why_not
 from noodle_ray.errors import InvalidInput
 
@@ -163,3 +163,14 @@ def _answers(address: str) -> bool:
 def test_a_share_is_neither_nothing_nor_all(three: list[Host], percent: int) -> None:
     with pytest.raises(InvalidInput, match="percent"), losing(three[0], percent):
         pass
+
+
+def test_a_host_repeats_lost_packets_as_it_is_told_and_only_for_a_while(three: list[Host]) -> None:
+    def settings() -> list[str]:
+        return [host.run("cat", f"/proc/sys/net/ipv4/{THIN_LINEAR}").strip() for host in three[:2]]
+
+    before = settings()
+    for value in (0, 1):
+        with thin_linear(three[0], value):
+            assert settings() == [str(value), before[1]]
+    assert settings() == before

@@ -13,6 +13,9 @@ from noodle_ray.entry.bench.hosts import Host
 from noodle_ray.errors import InvalidInput
 
 JOIN_S = 10.0
+THIN_LINEAR = "tcp_thin_linear_timeouts"
+"""Linux's setting: whether a connection with little to say waits equally long before its first six repetitions, instead
+of twice as long each time."""
 
 
 def why_not() -> str:
@@ -27,6 +30,18 @@ def losing(host: Host, percent: int) -> Iterator[None]:
         raise InvalidInput.of("percent", "must be 1 to 99", percent)
     with _dropping(host, f"numgen random mod 100 < {percent}"):
         yield
+
+
+@contextmanager
+def thin_linear(host: Host, value: int) -> Iterator[None]:
+    """Gives the host's THIN_LINEAR this value, for connections that are there, too."""
+    setting = f"/proc/sys/net/ipv4/{THIN_LINEAR}"
+    before = host.run("cat", setting).strip()
+    host.run("sh", "-c", f"echo {value} > {setting}")
+    try:
+        yield
+    finally:
+        host.run("sh", "-c", f"echo {before} > {setting}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import httpx
 
 from noodle_ray.entry.bench.host_cluster import HostCluster
-from noodle_ray.entry.bench.host_links import losing
+from noodle_ray.entry.bench.host_links import THIN_LINEAR, losing, thin_linear
 from noodle_ray.entry.bench.report import Row
 from noodle_ray.entry.bench.timing import percentile
 from noodle_ray.errors import DeadlineExceeded, NoodleError
@@ -77,14 +77,19 @@ def _whole(cluster: HostCluster) -> None:
 
 
 def losses(cluster: HostCluster, seconds: float, say: Callable[[str], None]) -> Iterator[Row]:
-    """A fifth of all packets that come to any host is lost for a while: nobody is dead, so nobody is to be held so."""
-    _whole(cluster)
-    say(f"{LOSS_PERCENT} % of all packets are lost for {seconds:g} s")
-    before = _last_event(cluster)
-    with ExitStack() as broken:
-        for host in cluster.hosts:
-            broken.enter_context(losing(host, LOSS_PERCENT))
-        time.sleep(seconds)
-    deaths = sum(event.number > before for event in cluster.events(*DEATHS))
-    context: dict[str, str | int | float] = {"loss_percent": LOSS_PERCENT, "seconds": seconds}
-    yield Row(metric="false_deaths", value=deaths, unit="", goal=0, context={**context, "hosts": len(cluster.hosts)})
+    """A fifth of all packets that come to any host is lost for a while: nobody is dead, so nobody is to be held so.
+
+    Once as Linux comes, and once with waits before a packet is sent again that do not double at once.
+    """
+    for linear in (0, 1):
+        _whole(cluster)
+        say(f"{LOSS_PERCENT} % of all packets are lost for {seconds:g} s, {THIN_LINEAR}={linear}")
+        before = _last_event(cluster)
+        with ExitStack() as broken:
+            for host in cluster.hosts:
+                broken.enter_context(thin_linear(host, linear))
+                broken.enter_context(losing(host, LOSS_PERCENT))
+            time.sleep(seconds)
+        deaths = sum(event.number > before for event in cluster.events(*DEATHS))
+        context = {"loss_percent": LOSS_PERCENT, "seconds": seconds, "hosts": len(cluster.hosts), THIN_LINEAR: linear}
+        yield Row(metric="false_deaths", value=deaths, unit="", goal=0, context={**context})

@@ -57,7 +57,12 @@ def _checks(
         "memory": lambda: [_memory()],
         "shared memory": lambda: [_shared_memory()],
         "open files": lambda: [machine.check_open_files(*_open_files())],
-        "kernel": lambda: [machine.check_pidfd(), machine.check_overlay(), machine.check_namespaces()],
+        "kernel": lambda: [
+            machine.check_pidfd(),
+            machine.check_overlay(),
+            machine.check_namespaces(),
+            machine.check_lossy_network(),
+        ],
         "disk": lambda: _disks(settings),
         "ports": lambda: ports.check_ports(alive),
         "token": lambda: [check_token(token_path(settings.state_dir), needed=alive is not None)],

@@ -17,6 +17,7 @@ OBJECT_STORE = NodeOptions("").object_store_bytes or 0
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 FILE_SYSTEMS = Path("/proc/filesystems")
 NAMESPACES = Path("/proc/self/ns")
+THIN_LINEAR = Path("/proc/sys/net/ipv4/tcp_thin_linear_timeouts")
 
 
 def check_memory(available_bytes: int, total_bytes: int, limit_bytes: int | None) -> Finding:
@@ -91,3 +92,16 @@ def check_namespaces(path: Path = NAMESPACES, user: int | None = None) -> Findin
     if (os.geteuid() if user is None else user) != 0:
         return skipped(name, "there, but only root may make them", "only hosts made of namespaces need them")
     return ok(name, "net, pid and mnt are there, and this is root")
+
+
+def check_lossy_network(path: Path = THIN_LINEAR) -> Finding:
+    """Whether a connection that loses several packets in a row is silent for seconds, for which Ray gives a node up."""
+    name = "kernel: lost packets"
+    advice = f"only networks that lose packets need it: sysctl -w net.ipv4.{path.name}=1"
+    try:
+        is_linear = path.read_text().strip() != "0"
+    except OSError as error:
+        return skipped(name, f"{path}: {error.strerror}")
+    if is_linear:
+        return ok(name, "are sent again after equal waits")
+    return skipped(name, "are sent again after waits that double", advice)
