@@ -49,6 +49,7 @@ class ModuleRegistry:
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, settings: Settings, allocator: Callable[[], Allocator] = NodeManagerAllocator
     ) -> None:
+        go_ahead()
         configure_logs(settings.log_level)
         self._settings = settings
         self._revision = time.time_ns()  # another one than those before a restart
@@ -62,7 +63,6 @@ class ModuleRegistry:
         await until_available(self._book.recover)
         await recover(self._loader, self._book, self._allocator)
         ModuleUpkeep(self._loader, self._allocator).begin()
-        go_ahead()
 
     # -- publishing
 

@@ -78,6 +78,7 @@ class NodeManager:
     """Allocations and nodes of one cluster. One of it runs, on the head; killed, it comes back with all it promised."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+        go_ahead()
         configure_logs(settings.log_level)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._settings = settings
@@ -101,11 +102,10 @@ class NodeManager:
         self._agents: dict[str, Any] = {}
         self._others_groups: set[str] = set()
         self._compared_at = float("-inf")
-        kernels.warm_in_background()
         await self._recover()
         self._spawn(self._watch_for_ever())
         self._spawn(self._watch_store())
-        go_ahead()
+        kernels.warm_in_background()  # not earlier: others wait for what this process recovers
 
     async def _recover(self) -> None:
         rows, nodes, groups, asked = await asyncio.gather(

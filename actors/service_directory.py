@@ -33,6 +33,7 @@ class ServiceDirectory:
     """One of it runs, on the head; killed, it comes back with every entry."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+        go_ahead()
         configure_logs(settings.log_level)
         self._core = Directory()
         opening = partial(asyncio.to_thread, Database.open, settings.database, SERVICE_DIRECTORY)
@@ -41,7 +42,6 @@ class ServiceDirectory:
         rows = await until_available(partial(asyncio.to_thread, database.load, TABLE))
         self._decide(Recovered(rows, at=time.time()))
         self._expiry = asyncio.get_running_loop().create_task(self._expire_for_ever())
-        go_ahead()
 
     def _decide(self, event: Event) -> bool:
         """Whether there is anything to keep: it is written in the order of the decisions, also after an outage."""

@@ -33,6 +33,7 @@ class FusionKeeper:
     """Engine replicas ask it through `keeper_ports`; doors ask it directly. Errors are those of the parts."""
 
     async def __init__(self, settings: Settings, catalogue: Callable[[], Catalogue] | None = None) -> None:  # type: ignore[misc]
+        go_ahead()
         configure_logs(settings.log_level)
         database = await until_available(partial(asyncio.to_thread, Database.open, settings.database, "fusion-keeper"))
         self._sessions = KeptSessions(settings, database)
@@ -40,7 +41,6 @@ class FusionKeeper:
         self._heads = KeptHeads(settings)
         self._readings = ReadingCache(settings.fusion_cache_bytes)
         await until_available(self._sessions.recover)
-        go_ahead()
 
     # -- sessions
 

@@ -18,7 +18,8 @@ STARTED_BY_A_RAYLET = "RAY_RAYLET_PID"
 def go_ahead() -> None:
     """Puts this worker of Ray's, with all of its threads and those that they start, ahead of where it was started.
 
-    To be called when it is ready to answer. Only root may; for others everything stays as it is.
+    To be called when it is ready to answer, or at once where there is only one of it, for which others wait. Only root
+    may; for others everything stays as it is.
     """
     if STARTED_BY_A_RAYLET not in os.environ:
         return

@@ -32,6 +32,10 @@ START_TIMEOUT_S = 90.0
 LOOK_S, START_LOOK_S = 0.2, 1.0
 """How often it is looked whether everything runs, and how often while it is started."""
 
+WORKER_NICENESS = "RAY_worker_niceness"
+"""Of Ray's: how far a worker goes behind its raylet, but only when it has imported Ray, a second or more after its
+start. Here the thread of the raylet that starts workers goes there itself: they are there from the first."""
+
 AHEAD = precedence.AHEAD
 """By so much a start goes ahead of others where the one before failed: where processors are few, a raylet waits for its
 agent in vain and dies, and starting it again and again is what holds the agents up."""
@@ -199,7 +203,7 @@ def _start(command: Sequence[str], ahead: bool = False) -> int:
 
     The starter itself would wait half a minute for a raylet that has died. ahead: of all others; takes root.
     """
-    starter, raylet = _ahead_of_others(command) if ahead else subprocess.Popen(command), None
+    starter, raylet = _ahead_of_others(command) if ahead else _started_by(command), None
     end = time.monotonic() + START_TIMEOUT_S
     try:
         while time.monotonic() < end:
@@ -214,24 +218,31 @@ def _start(command: Sequence[str], ahead: bool = False) -> int:
         starter.wait()
 
 
+def _started_by(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env={**os.environ, WORKER_NICENESS: "0"})
+
+
 def _ahead_of_others(command: Sequence[str]) -> subprocess.Popen[bytes]:
     """The starter gets its place from this process, for whatever it starts at once has it, too."""
     place = os.getpriority(os.PRIO_PROCESS, 0)
     try:
         os.setpriority(os.PRIO_PROCESS, 0, place - AHEAD)
     except PermissionError:  # the root of a container may not
-        return subprocess.Popen(command)
+        return _started_by(command)
     try:
-        return subprocess.Popen(command)
+        return _started_by(command)
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, place)
 
 
 def _place(role: str, part: Part) -> None:
-    """What all others wait for goes ahead of them."""
-    if role in _FIRST:
-        with suppress(PermissionError):
+    """What all others wait for goes ahead of them, and what starts workers behind."""
+    with suppress(PermissionError, ProcessLookupError):
+        if role in _FIRST:
             move(part.process, -AHEAD)
+        elif role == RAYLET:
+            place = os.getpriority(os.PRIO_PROCESS, 0) + int(os.environ.get(WORKER_NICENESS, "0"))
+            os.setpriority(os.PRIO_PROCESS, part.process.pid, place)  # its first thread alone
 
 
 def _go_back() -> None:
