@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from noodle_ray.entry.bench.hosts import Host, hosts, why_not
+from noodle_ray.entry.bench.hosts import Host, hosts, one_order_of_niceness, why_not
 from noodle_ray.errors import InvalidInput, Unavailable
 
 PYTHON = str(Path(sys.executable).resolve())  # the one below a virtual environment, which may lie in /tmp
@@ -176,3 +176,16 @@ def test_where_there_can_be_none_the_reason_is_told(
     assert reason in why_not()
     with pytest.raises(Unavailable, match=reason), hosts(1):
         pass
+
+
+def test_niceness_counts_among_all_hosts_for_a_while(tmp_path: Path) -> None:
+    setting = tmp_path / "sched_autogroup_enabled"
+    setting.write_text("1\n")
+    with one_order_of_niceness(setting):
+        assert setting.read_text() == "0"
+    assert setting.read_text() == "1\n"
+
+
+def test_where_that_cannot_be_set_all_stays_as_it_is(tmp_path: Path) -> None:
+    with one_order_of_niceness(tmp_path / "not" / "there"):
+        assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ import httpx
 
 import noodle_ray
 from noodle_ray.entry.bench.host_storage import Storage, embedded
-from noodle_ray.entry.bench.hosts import Host, hosts, this_machine
+from noodle_ray.entry.bench.hosts import Host, hosts, one_order_of_niceness, this_machine
 from noodle_ray.entry.cluster.local_nodes import Progress
 from noodle_ray.errors import DeadlineExceeded, NotFound
 from noodle_ray.nodes.event_log import ClusterEvent
@@ -291,7 +291,11 @@ def visible() -> list[Path]:
 @contextmanager
 def host_cluster(plan: Plan, progress: Progress, storage: Storage = embedded) -> Iterator[HostCluster]:
     """Such a cluster, with all of its hosts alive; it ends with the block, and so do they. Raises Unavailable."""
-    with hosts(plan.hosts, keep=visible()) as made, storage(this_machine(made[0])) as variables:
+    with (
+        one_order_of_niceness(),
+        hosts(plan.hosts, keep=visible()) as made,
+        storage(this_machine(made[0])) as variables,
+    ):
         cluster = HostCluster(made, replace(plan, variables={**variables, **plan.variables}))
         try:
             cluster.start(progress)

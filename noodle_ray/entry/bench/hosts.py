@@ -22,6 +22,7 @@ import psutil
 
 from noodle_ray.errors import InvalidInput, Unavailable
 
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 MOST = 200
 STOP_S = 10.0
 TOOLS = ("ip", "unshare", "nsenter", "mount", "chroot", "env")
@@ -159,6 +160,21 @@ def hosts(count: int, keep: Sequence[Path] = ()) -> Iterator[list[Host]]:
         addresses = {f"{bridge}-{number}": f"{network}.{number}" for number in range(1, count + 1)}
         names = "".join(f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **addresses}.items())
         yield [stack.enter_context(_host(name, address, bridge, names, keep)) for name, address in addresses.items()]
+
+
+@contextmanager
+def one_order_of_niceness(setting: Path = AUTOGROUP) -> Iterator[None]:
+    """Has Linux weigh all processes of this machine by their niceness, on whatever host they are.
+
+    It may give each session the same share instead, and a host of ours is one: one that starts would then get as much
+    of the processors that they share as one that answers. Nothing changes where this may not be set.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):
+            before = setting.read_text()
+            setting.write_text("0")
+            stack.callback(setting.write_text, before)
+        yield
 
 
 def this_machine(host: Host) -> str:
