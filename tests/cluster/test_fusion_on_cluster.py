@@ -80,7 +80,7 @@ def test_no_process_of_ours_logs_what_it_was_given(cluster: Cluster) -> None:
     ours = ("NodeManager", "NodeAgent", "ModuleRegistry", "ServiceDirectory", "ModuleHost", "ServeReplica:")
     actors = [
         actor
-        for actor in list_actors(filters=[("state", "=", "ALIVE")], limit=1000)
+        for actor in list_actors(ray.get_runtime_context().gcs_address, [("state", "=", "ALIVE")], limit=1000)
         if actor.class_name.startswith(ours) and actor.name
     ]
     names = {actor.class_name for actor in actors}
@@ -178,7 +178,8 @@ def kill_replica(module: str) -> int:
     """Kills the process of a module's replica; Ray knows which one it is."""
     from ray.util.state import list_actors
 
-    for actor in list_actors(filters=[("state", "=", "ALIVE")], limit=1000, detail=True):
+    address = ray.get_runtime_context().gcs_address
+    for actor in list_actors(address, [("state", "=", "ALIVE")], limit=1000, detail=True):
         if actor.class_name.startswith("ServeReplica:") and module in actor.class_name:
             os.kill(actor.pid, signal.SIGKILL)
             return int(actor.pid)
