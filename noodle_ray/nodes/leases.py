@@ -218,6 +218,7 @@ class Leases(Homes):
         """Nobody could renew a lease, or the clock was set: leases, and waits for nodes, begin anew."""
         self._spare_tried.clear()
         self._waiting_for_node = dict.fromkeys(self._waiting_for_node, now)
+        self._reserve_by = {key: max(limit, now + SOON_S) for key, limit in self._reserve_by.items()}
         leased = [(one, one.lease_s) for one in self._allocations.values() if one.lease_s is not None]
         anew = [one.model_copy(update={"expires_at": now + lease_s}) for one, lease_s in leased]
         return [self._keep(self._put(one)) for one in anew]

@@ -349,3 +349,12 @@ def test_what_was_held_once_is_looked_for_without_an_end() -> None:
     manager.handle(ev.GroupVanished("a", 1, 5.0))
     assert manager.allocation("a").state == "reserving"
     assert tick(manager, 9_000.0) == []
+
+
+def test_a_clock_that_is_set_makes_nothing_late() -> None:
+    manager = manager_with("n1")
+    tick(manager, 0.0)
+    manager.handle(requested("a", wait_s=8.0))
+    assert "Refused" not in kinds(tick(manager, 3_600.0))
+    assert manager.allocation("a").state == "reserving"
+    assert refused(tick(manager, 3_602.5)) == ["a"]
