@@ -32,15 +32,13 @@ _CODE = '''"""The encoder: its configuration is in the file beside this one."""
 
 from pathlib import Path
 
-from noodle_ray.fusion_models.processors import {processor}, EncoderConfig, step_back
+from noodle_ray.fusion_models.processors import {processor}, EncoderConfig
 from noodle_ray.precedence import go_ahead
 
 
 class Encoder({processor}):
     def __init__(self) -> None:
-        config = EncoderConfig.read(Path(__file__).with_name("encoder.json"))
-        step_back(config.modality)
-        super().__init__(config)
+        super().__init__(EncoderConfig.read(Path(__file__).with_name("encoder.json")))
         go_ahead()
 '''
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -36,10 +35,6 @@ WARM_UP: Mapping[str, Any] = {
     "audio": np.zeros(SAMPLE_RATE_HZ, np.float32),
 }
 TEXTS = ("ready", "not ready")
-
-NICE, MOST_NICE = {"audio": 5}, 10
-"""By how much more than others of ours. Encoders compute for long: where cores are few, whoever must answer in time
-goes first, then what takes longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +76,6 @@ def load_warm(pack: Pack, modality: str, precision: str, device: str) -> Modalit
     encoder = load_encoder(pack, modality, precision, device)
     encoder.encode(WARM_UP[modality], TEXTS)
     return encoder
-
-
-def step_back(modality: str) -> None:
-    """Gives this thread, and those that it starts, the priority of an encoder, from where its process is.
-
-    Ray gives its workers 15 of itself: no lower number may be asked for there but by root.
-    """
-    os.nice(NICE.get(modality, MOST_NICE))
 
 
 Order = tuple[tuple[Any, ...], tuple[str, ...]]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -87,19 +85,3 @@ async def test_speech_depends_on_the_candidates_texts(processor: Callable[[str],
     assert isinstance(read, tuple)
     assert read[0].needs_texts
     assert not (await processor("text").read(("a",), ("b",), 60.0))[0].needs_texts  # type: ignore[index]
-
-
-STEP_BACK_TWICE = """
-import os
-from noodle_ray.fusion_models.processors import step_back
-os.nice(15)
-if os.getuid() == 0:
-    os.setuid(65534)
-step_back("audio")
-print(os.getpriority(os.PRIO_PROCESS, 0))
-"""
-
-
-def test_nobody_has_to_be_root_to_step_back_where_ray_has_stepped_back_already() -> None:
-    said = subprocess.run([sys.executable, "-c", STEP_BACK_TWICE], capture_output=True, text=True, check=False)
-    assert (said.stderr, said.stdout) == ("", "19\n")
