@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
+from noodle_ray import __version__
 from noodle_ray.fusion_models.processors import PROCESSORS, EncoderConfig
 
 LOADING_TIMEOUT_S = 180.0
@@ -53,16 +55,23 @@ def module_name(modality: str) -> str:
     return f"{modality}-encoder"
 
 
+def tag_of(config: EncoderConfig, replicas: tuple[int, int], gpu_share: float) -> str:
+    """The same for the same module of the same release, whatever its number: the end of its version."""
+    parts = (__version__, *_files(config, "", replicas, gpu_share).values())
+    return sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
 def write_module(
     folder: Path, config: EncoderConfig, version: str, replicas: tuple[int, int], gpu_share: float
 ) -> None:
     """Writes one encoder's module into an empty folder. replicas: the fewest hosts that it has, and the most."""
-    processor = PROCESSORS[config.modality].__name__
+    for path, text in _files(config, version, replicas, gpu_share).items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+
+
+def _files(config: EncoderConfig, version: str, replicas: tuple[int, int], gpu_share: float) -> dict[str, str]:
     package = f"noodle_{config.modality}_encoder"
-    (folder / package).mkdir()
-    (folder / package / "__init__.py").write_text(_CODE.format(processor=processor))
-    (folder / package / "encoder.json").write_text(config.text())
-    gpu = f"gpu_share = {gpu_share}\n" if config.device != "cpu" else ""
     manifest = _MANIFEST.format(
         name=module_name(config.modality),
         version=version,
@@ -72,9 +81,13 @@ def write_module(
         place=', "place"' if config.modality == "text" else "",
         timeout=LOADING_TIMEOUT_S,
         cpus=CPUS,
-        gpu=gpu,
+        gpu=f"gpu_share = {gpu_share}\n" if config.device != "cpu" else "",
         least=replicas[0],
         most=max(replicas),
         calls=CALLS,
     )
-    (folder / "pyproject.toml").write_text(manifest)
+    return {
+        "pyproject.toml": manifest,
+        f"{package}/__init__.py": _CODE.format(processor=PROCESSORS[config.modality].__name__),
+        f"{package}/encoder.json": config.text(),
+    }

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import structlog
 
-from noodle_ray import __version__
 from noodle_ray.errors import NoodleError
 from noodle_ray.fusion.decoding import SAMPLE_RATE_HZ
 from noodle_ray.fusion.ports import Placed
@@ -46,11 +44,6 @@ class EncoderConfig:
     weights: str
     precision: str
     device: str
-
-    @property
-    def tag(self) -> str:
-        """The same for the same configuration of the same release: the end of an encoder module's version."""
-        return sha256(f"{__version__} {self.text()}".encode()).hexdigest()[:12]
 
     @classmethod
     def read(cls, path: Path) -> EncoderConfig:

@@ -14,7 +14,7 @@ from noodle_ray.actors.module_encoders import ModuleEncoders
 from noodle_ray.entry.modules import AsyncModules
 from noodle_ray.errors import NoodleError, NotFound
 from noodle_ray.fusion.modality import MODALITIES
-from noodle_ray.fusion_models.encoder_modules import module_name, write_module
+from noodle_ray.fusion_models.encoder_modules import module_name, tag_of, write_module
 from noodle_ray.fusion_models.packs import load_pack
 from noodle_ray.fusion_models.processors import EncoderConfig
 from noodle_ray.modules.versions import parse_version
@@ -79,11 +79,12 @@ async def _start(modules: AsyncModules, settings: Settings, modality: str, weigh
 
 
 async def _publish(modules: AsyncModules, settings: Settings, config: EncoderConfig, versions: Sequence[str]) -> str:
-    """The version that has this configuration: one that is published already, or the next one."""
+    """The version that is this module: one that is published already, or the next one."""
+    tag = tag_of(config, settings.fusion_replicas, settings.fusion_gpu_share)
     for version in versions:
-        if parse_version(version).local == config.tag:
+        if parse_version(version).local == tag:
             return version
-    version = f"{_next(versions)}+{config.tag}"
+    version = f"{_next(versions)}+{tag}"
     with tempfile.TemporaryDirectory() as folder:
         write_module(Path(folder), config, version, settings.fusion_replicas, settings.fusion_gpu_share)
         await modules.publish(Path(folder))
