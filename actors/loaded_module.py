@@ -17,6 +17,7 @@ from noodle_ray.modules.load import KeptState, ModuleChange, RevisionRecord
 from noodle_ray.modules.manifest import Manifest
 from noodle_ray.modules.scaling import Scaler
 from noodle_ray.modules.swap import HotSwap
+from noodle_ray.modules.swap_messages import StartHost
 
 
 @dataclass(slots=True)
@@ -110,6 +111,11 @@ class Module:
         """The node of each host of a revision that has one and is not on its way out, by the host's epoch."""
         found = {epoch: self.held[epoch].node_id for epoch in self.machine.hosts_of(revision) if epoch in self.held}
         return {epoch: node_id for epoch, node_id in found.items() if node_id is not None}
+
+    def serves_beside(self, order: StartHost) -> bool:
+        """Whether another host of the revision takes calls, so that nobody waits for this one."""
+        serving = self.machine.serving
+        return serving is not None and serving.number == order.revision and bool(set(serving.ready) - {order.epoch})
 
     def routes(self, share: float) -> Routes:
         """The table that callers need now."""

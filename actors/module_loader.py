@@ -26,6 +26,7 @@ from noodle_ray.modules.registry import ChangeEnded, HostGone, RevisionRouted, U
 from noodle_ray.modules.release import Lock
 from noodle_ray.modules.route_board import RouteBoard
 from noodle_ray.modules.scaling import Scaler
+from noodle_ray.modules.start_order import StartOrder
 from noodle_ray.modules.swap import HotSwap
 from noodle_ray.settings import Settings
 
@@ -46,6 +47,7 @@ class ModuleLoader:
         self.warm = WarmHosts(str(settings.cache_dir), settings.warm_hosts)
         self._starter = HostStarter(settings, allocator, book, artefacts, self.warm, self.spawn)
         self._states = StateKeeper(book)
+        self._order = StartOrder()
         self.board = RouteBoard(time.time_ns())
         self.modules: dict[str, Module] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -223,15 +225,15 @@ class ModuleLoader:
 
     async def _start_host(self, module: Module, order: orders.StartHost, held: Held) -> None:
         await asyncio.sleep(order.after_s)
-        change = module.changes.get(order.revision)
-        work = self._starter.prepare(
-            order,
-            held,
-            change,
-            beside=lambda: {node for epoch, node in module.nodes_of(order.revision).items() if epoch != order.epoch},
-            on_death=lambda: self._heard_of_death(module, order.epoch),
-        )
-        error = await self._attempt(f"loading {module.name} {order.version}", work, held)
+        async with self._order.turn(lambda: module.serves_beside(order)):
+            work = self._starter.prepare(
+                order,
+                held,
+                module.changes.get(order.revision),
+                beside=lambda: {node for key, node in module.nodes_of(order.revision).items() if key != order.epoch},
+                on_death=lambda: self._heard_of_death(module, order.epoch),
+            )
+            error = await self._attempt(f"loading {module.name} {order.version}", work, held)
         event = orders.Failed(order.epoch, error) if error else orders.Loaded(order.epoch)
         # In a task of its own: this one is cancelled where the host is stopped, and what follows must not be.
         self.spawn(self.handle(module, event))
