@@ -22,11 +22,10 @@ from threading import Event
 
 import psutil
 
-from noodle_ray import precedence
 from noodle_ray.entry.cluster import process_session
 from noodle_ray.errors import DeadlineExceeded, NoodleError, Unavailable
 from noodle_ray.nodes.supervision import NODE, RAYLET, Ending, Leave, Restart, Supervision
-from noodle_ray.precedence import move
+from noodle_ray.precedence import AHEAD, move
 
 START_TIMEOUT_S = 90.0
 LOOK_S, START_LOOK_S = 0.2, 1.0
@@ -35,10 +34,6 @@ LOOK_S, START_LOOK_S = 0.2, 1.0
 WORKER_NICENESS = "RAY_worker_niceness"
 """Of Ray's: how far a worker goes behind its raylet, but only when it has imported Ray, a second or more after its
 start. Here the thread of the raylet that starts workers goes there itself: they are there from the first."""
-
-AHEAD = precedence.AHEAD
-"""By so much a start goes ahead of others where the one before failed: where processors are few, a raylet waits for its
-agent in vain and dies, and starting it again and again is what holds the agents up."""
 
 END_S = 5.0
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105  (a variable's name)
@@ -203,7 +198,7 @@ def _start(command: Sequence[str], ahead: bool = False) -> int:
 
     The starter itself would wait half a minute for a raylet that has died. ahead: of all others; takes root.
     """
-    starter, raylet = _ahead_of_others(command) if ahead else _started_by(command), None
+    starter, raylet = _ahead_of_others(command) if ahead else _starter(command), None
     end = time.monotonic() + START_TIMEOUT_S
     try:
         while time.monotonic() < end:
@@ -218,19 +213,23 @@ def _start(command: Sequence[str], ahead: bool = False) -> int:
         starter.wait()
 
 
-def _started_by(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _starter(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, WORKER_NICENESS: "0"})
 
 
 def _ahead_of_others(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """The starter gets its place from this process, for whatever it starts at once has it, too."""
+    """The starter gets its place from this process, for whatever it starts at once has it, too.
+
+    Where processors are few, a raylet waits for its agent in vain and dies, and starting it again and again is what
+    holds the agents up.
+    """
     place = os.getpriority(os.PRIO_PROCESS, 0)
     try:
         os.setpriority(os.PRIO_PROCESS, 0, place - AHEAD)
     except PermissionError:  # the root of a container may not
-        return _started_by(command)
+        return _starter(command)
     try:
-        return _started_by(command)
+        return _starter(command)
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, place)
 
