@@ -11,8 +11,8 @@ from manager_helpers import METRICS, SETTINGS
 from noodle_ray.errors import DoesNotFit
 from noodle_ray.nodes import events as ev
 from noodle_ray.nodes.instructions import CreateGroup, Granted, Instruction, Keep, Refused, RemoveGroup
-from noodle_ray.nodes.leases import RESERVING_S
-from noodle_ray.nodes.manager import Manager
+from noodle_ray.nodes.leases import RESERVING_S, SOON_S
+from noodle_ray.nodes.manager import OWN_STALL_S, Manager
 from noodle_ray.nodes.peers import Endpoint, Observation
 from noodle_ray.placement.allocation import Allocation, Bundle
 from noodle_ray.placement.claim import Claim
@@ -50,6 +50,8 @@ class ManagerHistory(RuleBasedStateMachine):
         self.is_settled = True
         self.before: set[str] = set()
         """Allocations of before a restart: how long they were to be waited for is not known any more."""
+        self.forgiven_until = 0.0
+        """After a stall of the manager's own, what Ray is to reserve has a few moments more."""
 
     @initialize()
     def a_fleet(self) -> None:
@@ -188,6 +190,8 @@ class ManagerHistory(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 6.0, 31.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
+        if seconds > OWN_STALL_S:
+            self.forgiven_until = self.now + SOON_S
         for node in sorted(self.alive):
             self.handle(ev.NodeReported(node, METRICS, self.now))
         self.handle(ev.Tick(self.now))
@@ -295,7 +299,8 @@ class ManagerHistory(RuleBasedStateMachine):
             assert all((a.wait_until or 0) > self.now for a in limited if a.state == "waiting")
             known = self.answered | self.before
             never_held = [a for a in limited if a.state == "reserving" and a.id not in known]
-            assert all(max(a.wait_until or 0, a.created_at + RESERVING_S) > self.now for a in never_held)
+            limits = [max(a.wait_until or 0, a.created_at + RESERVING_S, self.forgiven_until) for a in never_held]
+            assert all(limit > self.now for limit in limits)
 
     def teardown(self) -> None:
         """Left alone, everything settles: each held allocation has its group, and there are no others."""
