@@ -259,9 +259,10 @@ class ModuleHost:
         return self._counter.stats()
 
     async def ping(self) -> dict[str, Any]:
-        """Who this is: the module it has ("" while it is empty) and whether that was found well; node and process."""
-        node_id = ray.get_runtime_context().get_node_id()
-        return {"module": self._name, "ready": self._was_well, "node_id": node_id, "pid": os.getpid()}
+        """Who this is: its module ("" while it is empty), whether that was found well, its node, actor and process."""
+        context = ray.get_runtime_context()
+        where = {"node_id": context.get_node_id(), "actor_id": context.get_actor_id(), "pid": os.getpid()}
+        return {"module": self._name, "ready": self._was_well, **where}
 
     async def outlive(self) -> None:
         """Never returns: awaiting it raises when the host has ended, which tells of its death at once."""

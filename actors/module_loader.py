@@ -13,6 +13,7 @@ from noodle_ray.actors.artefact_store import ArtefactStore
 from noodle_ray.actors.host_starter import HostStarter
 from noodle_ray.actors.host_watch import judge, until_idle
 from noodle_ray.actors.loaded_module import Held, Module
+from noodle_ray.actors.names import module_app
 from noodle_ray.actors.ray_errors import await_ref, first_line
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.actors.state_keeper import StateKeeper
@@ -361,6 +362,9 @@ class ModuleLoader:
         if held is None:
             return
         log.warning("module_host_died", module=module.name, epoch=epoch)
+        if held.manifest.runner == "serve" and held.host is not None:
+            application = module_app(module.name, held.host.actor_id)
+            self.spawn(asyncio.to_thread(_forget_application, application))
         if held.allocation_id is not None:
             # At once, not when the host is cleared away: its replacement may need the very place.
             allocation_id, held.allocation_id = held.allocation_id, None
@@ -438,6 +442,13 @@ class ModuleLoader:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task_failed", error=repr(error), exc_info=error)
+
+
+def _forget_application(name: str) -> None:
+    """Serve would start a replica again that died with its host."""
+    from noodle_ray.actors.serve_runner import delete_application  # Serve takes half a second to import
+
+    delete_application(name)
 
 
 async def _outcome(what: str, work: Coroutine[Any, Any, None]) -> NoodleError | None:

@@ -16,11 +16,18 @@ FUSION_ENGINE = "FusionEngine"
 FUSION_KEEPER = "FusionKeeper"
 """Deployments of the fusion application."""
 GATEWAY_APP = "gateway"
+MODULE_APPS: Final = "noodle-module-"
+"""What the names of the Serve applications begin with that run modules."""
 
 
 def is_ours(namespace: str) -> bool:
     """Whether the actors in it are of this project."""
     return namespace == NAMESPACE or namespace.startswith(HOST_NAMESPACES)
+
+
+def module_app(module: str, host_actor: str) -> str:
+    """The Serve application of the module host with this actor id (hex): each host has its own."""
+    return f"{MODULE_APPS}{module}-{host_actor[:8]}"
 
 
 def agent_name(node_id: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import ray
+import structlog
 from ray import exceptions, serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from noodle_ray.actors.names import module_app
 from noodle_ray.actors.ray_errors import first_line, translate
 from noodle_ray.errors import ModuleFailed, NoodleError, Unavailable
 from noodle_ray.logs import configure_logs
@@ -22,7 +23,8 @@ from noodle_ray.runners.in_process import InProcessRunner
 from noodle_ray.runners.runner import Program
 from noodle_ray.settings import read_settings
 
-PREFIX = "noodle-module-"
+log = structlog.get_logger()
+
 MAX_ONGOING = 10_000
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 HOST_ENDS_S = 5.0
@@ -77,7 +79,7 @@ class ModuleReplica:
                 await asyncio.sleep(SHUTDOWN_S)
             except exceptions.RayError:
                 break
-        await asyncio.to_thread(serve.delete, self._application, _blocking=False)
+        await asyncio.to_thread(delete_application, self._application)
 
     def _loaded(self) -> InProcessRunner:
         if self._error is not None:
@@ -118,8 +120,8 @@ class ServeRunner:
     async def load(self, program: Program) -> None:
         """Deploys it, and waits until its replica has loaded it. Raises ModuleFailed, InvalidInput, Unavailable."""
         self._module = program.module
-        self._application = f"{PREFIX}{program.module}-{uuid.uuid4().hex[:8]}"
-        host = ray.get_runtime_context().current_actor
+        context = ray.get_runtime_context()
+        self._application, host = module_app(program.module, context.get_actor_id()), context.current_actor
         # Serve's own calls block: never in an actor's event loop.
         gpus = ",".join(map(str, ray.get_gpu_ids()))
         self._handle = await asyncio.to_thread(_deploy, self._application, program, host, gpus)
@@ -128,9 +130,12 @@ class ServeRunner:
         go_ahead()  # all that this process does is to pass calls on
 
     async def ended(self) -> None:
-        """Returns when the replica has ended: Serve starts another, but not before its own next look."""
+        """Returns when the replica has ended, and Serve was told: it looks only every ten seconds, and would start
+        another, which takes a processor from what is really to replace it.
+        """
         if self._life is not None:
             await asyncio.wait([self._life])
+            await asyncio.to_thread(delete_application, self._application)
 
     async def check(self) -> None:
         """Runs its health check, if it has one. Raises ModuleFailed where it raises, or answers False."""
@@ -191,6 +196,14 @@ class ServeRunner:
         if isinstance(translated, NoodleError) and not isinstance(translated, Unavailable):
             return translated
         return ModuleFailed(self._module, f"its replica did not answer: {first_line(error)}", str(error))
+
+
+def delete_application(name: str) -> None:
+    """Has Serve delete an application, without waiting for that; nothing happens where there is none."""
+    try:
+        serve.delete(name, _blocking=False)
+    except (exceptions.RayError, RayServeException) as error:
+        log.warning("application_not_deleted", application=name, error=first_line(error))
 
 
 async def _live(handle: DeploymentHandle[Any]) -> None:

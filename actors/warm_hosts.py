@@ -30,13 +30,14 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A module host: its actor's namespace, in which nothing else is, its handle and its node.
+    """A module host: its actor's namespace, in which nothing else is, its handle, its actor's id, and its node.
 
     `warm`: it was started beforehand. `own`: it serves one module only. `death` ends when the host has.
     """
 
     namespace: str
     handle: Any
+    actor_id: str
     node_id: str
     warm: bool
     own: bool
@@ -59,7 +60,8 @@ async def start_host(cache_dir: str, warm: bool, options: dict[str, Any]) -> Hos
 async def reach_host(namespace: str, handle: Any, warm: bool, own: bool) -> Host:
     """The host behind a handle, once it answers. Raises Unavailable."""
     answer = await await_ref(handle.ping.remote())
-    return Host(namespace, handle, answer["node_id"], warm, own, asyncio.create_task(_until_dead(handle)))
+    death = asyncio.create_task(_until_dead(handle))
+    return Host(namespace, handle, answer["actor_id"], answer["node_id"], warm, own, death)
 
 
 async def _until_dead(handle: Any) -> None:

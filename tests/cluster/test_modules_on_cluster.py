@@ -1,12 +1,21 @@
 """Modules on a real cluster, with the real node manager: from a directory to a swap, in Python and over HTTP."""
 
-from collections.abc import Iterator
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import ray
+from ray import serve
+from ray.util.state import list_actors
+from ray.util.state.common import ActorState
 
 from noodle_ray import Cluster
+from noodle_ray.actors.names import MODULE_APPS
 from noodle_ray.errors import Conflict, InvalidInput, ModuleFailed, NotFound, Unresolvable
 from noodle_ray.modules.artefact import pack_module
 from noodle_ray.placement.allocation import Allocation
@@ -132,6 +141,52 @@ def test_a_generator_is_streamed_and_a_version_rolled_back(
     lines = http.post("/api/modules/spelling/stream", json={"function": "spell", "args": ["no"]})
     assert lines.raise_for_status().text == '"1.0"\n"n"\n"o"\n'
     assert http.post("/api/modules/spelling/stream", json={"function": "spell"}).status_code == 422
+
+
+def test_what_died_with_its_host_is_not_started_again(cluster: Cluster, tmp_path: Path) -> None:
+    """Serve would, at its next look; here the registry has another host with another replica instead."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.noodle.module]\nname = "served"\nversion = "1.0"\nentry_point = "served"\nrunner = "serve"\n'
+    )
+    (tmp_path / "served.py").write_text("import os\n\n\ndef pid():\n    return os.getpid()\n")
+    cluster.modules.publish(tmp_path)
+    cluster.modules.load("served")
+    (application,) = applications_of("served")
+    before = cluster.modules.call("served", "pid")
+    for pid in (host_of("served"), before):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: application not in applications_of("served"))
+    assert len(actors_of(f"ServeReplica:{application}:module")) == 1
+    wait_until(lambda: len(applications_of("served")) == 1)
+    assert cluster.modules.call("served", "pid") != before
+    cluster.modules.unload("served")
+
+
+def applications_of(module: str) -> list[str]:
+    return [name for name in serve.status().applications if name.startswith(f"{MODULE_APPS}{module}-")]
+
+
+def actors_of(class_name: str) -> list[ActorState]:
+    """Those that there are, and that there were."""
+    address = ray.get_runtime_context().gcs_address
+    return list_actors(address, [("class_name", "=", class_name)], limit=1000, detail=True)
+
+
+def host_of(module: str) -> int:
+    """The process that hosts the module."""
+    for actor in actors_of("ModuleHost"):
+        if actor.state == "ALIVE":
+            handle: Any = ray.get_actor(actor.name, actor.ray_namespace)
+            if ray.get(handle.ping.remote(), timeout=30)["module"] == module:
+                return int(actor.pid)
+    raise AssertionError(f"no host of {module}")
+
+
+def wait_until(holds: Callable[[], bool], within_s: float = 60.0) -> None:
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_bad_input_is_named(cluster: Cluster, tmp_path: Path) -> None:

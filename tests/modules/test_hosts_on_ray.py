@@ -15,7 +15,7 @@ import pytest
 import ray
 from ray import serve
 
-from noodle_ray.actors import serve_runner
+from noodle_ray.actors.names import MODULE_APPS
 from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.actors.warm_hosts import Host, kill_host, start_host
 from noodle_ray.errors import CallInterrupted, Conflict, InvalidInput, ModuleFailed, NoodleError, NotFound, Unavailable
@@ -243,10 +243,31 @@ class TestRunners:
         await until(is_gone)
         assert loads.read_text() == "loaded "
 
+    async def test_nobody_starts_again_what_its_host_gave_up(self, hosts: Hosts) -> None:
+        """Serve would, at its next look, which is seconds away: a host with another replica replaces this one."""
+        served = await hosts.load(CODE, runner="serve", name="given-up")
+        os.kill(await call(served, "pid"), signal.SIGKILL)
+        assert "STARTING" not in await states_until_gone("given-up")
+        await hosts.started[0].death
+
 
 def applications(module: str) -> list[str]:
     """The Serve applications that there are for the module."""
-    return [name for name in serve.status().applications if name.startswith(f"{serve_runner.PREFIX}{module}-")]
+    return [name for name in serve.status().applications if name.startswith(f"{MODULE_APPS}{module}-")]
+
+
+async def states_until_gone(module: str) -> set[str]:
+    """The states that replicas of the module's applications are seen in until none is left."""
+    seen: set[str] = set()
+
+    async def is_gone() -> bool:
+        applications = (await asyncio.to_thread(serve.status)).applications
+        mine = [one for name, one in applications.items() if name.startswith(f"{MODULE_APPS}{module}-")]
+        seen.update(state for one in mine for each in one.deployments.values() for state in each.replica_states)
+        return not mine
+
+    await until(is_gone)
+    return seen
 
 
 class TestHost:

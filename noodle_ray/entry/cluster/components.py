@@ -19,7 +19,6 @@ from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
 from noodle_ray.actors.ray_state import live_nodes
-from noodle_ray.actors.serve_runner import PREFIX
 from noodle_ray.actors.service_directory import ServiceDirectory
 from noodle_ray.entry.cluster.encoders import connect_encoders, start_encoders, stop_encoders
 from noodle_ray.errors import Conflict, Unavailable
@@ -64,7 +63,7 @@ def start_gateway(settings: Settings, host: str, port: int, read_token: Callable
     Unavailable with what Serve says where it does not start.
     """
     if others := sorted(
-        name for name in serve.status().applications if name not in OURS and not name.startswith(PREFIX)
+        name for name in serve.status().applications if name not in OURS and not name.startswith(names.MODULE_APPS)
     ):
         raise Conflict(f"Ray Serve runs other applications here ({', '.join(others)}), whose HTTP side it cannot share")
     several = settings.gateway_replicas > 1
@@ -170,7 +169,7 @@ def component_services(gateway_url: str, fusion: bool = True) -> list[Registrati
 def stop_components() -> int:
     """Takes our applications and actors off the cluster and leaves the rest alone. Gives how many actors ended."""
     stop_encoders()
-    modules = [application for application in serve.status().applications if application.startswith(PREFIX)]
+    modules = [application for application in serve.status().applications if application.startswith(names.MODULE_APPS)]
     for application in sorted([*OURS, *modules]):
         serve.delete(application)
     if not serve.status().applications:

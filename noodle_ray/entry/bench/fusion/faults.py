@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from noodle_ray.actors.serve_runner import PREFIX
+from noodle_ray.actors.names import MODULE_APPS
 from noodle_ray.entry.client import connect
 from noodle_ray.entry.cluster.local_cluster import LocalCluster
 from noodle_ray.errors import NotFound
@@ -68,6 +68,6 @@ def replica_pids(modality: str) -> list[int]:
     """The processes of the modality's replicas, as Ray's state API tells them."""
     from ray.util.state import list_actors  # Ray reads its settings when it is imported
 
-    beginning = f"ServeReplica:{PREFIX}{module_name(modality)}-"
+    beginning = f"ServeReplica:{MODULE_APPS}{module_name(modality)}-"
     actors = list_actors(filters=[("state", "=", "ALIVE")], limit=1000)
     return sorted(actor.pid or 0 for actor in actors if actor.class_name.startswith(beginning))
