@@ -34,7 +34,8 @@ HOST_ANSWERS_S = 5.0
 """How long a replica asks whether its host is there, before it loads anything for it."""
 
 SHUTDOWN_S = 1.0
-"""How long calls may go on when the application is deleted: a host is closed when its calls have ended."""
+"""How long a replica lives on when its application is deleted: a host is closed when its calls have ended. Serve would
+keep it for half a minute, until load balancers know, of which it has none."""
 
 
 class ModuleReplica:
@@ -80,6 +81,15 @@ class ModuleReplica:
             except exceptions.RayError:
                 break
         await asyncio.to_thread(delete_application, self._application)
+        await self._end()
+
+    async def end(self) -> None:
+        """Ends this replica in a moment, in which its application is to be deleted: Serve would start another."""
+        self._ending = asyncio.create_task(self._end())
+
+    async def _end(self) -> None:
+        await asyncio.sleep(SHUTDOWN_S)
+        await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
 
     def _loaded(self) -> InProcessRunner:
         if self._error is not None:
@@ -121,10 +131,10 @@ class ServeRunner:
         """Deploys it, and waits until its replica has loaded it. Raises ModuleFailed, InvalidInput, Unavailable."""
         self._module = program.module
         context = ray.get_runtime_context()
-        self._application, host = module_app(program.module, context.get_actor_id()), context.current_actor
+        self._application = module_app(program.module, str(context.get_actor_id()))
         # Serve's own calls block: never in an actor's event loop.
         gpus = ",".join(map(str, ray.get_gpu_ids()))
-        self._handle = await asyncio.to_thread(_deploy, self._application, program, host, gpus)
+        self._handle = await asyncio.to_thread(_deploy, self._application, program, context.current_actor, gpus)
         await self._await(self._handle.loaded.remote())
         self._life = asyncio.ensure_future(_live(self._handle))
         go_ahead()  # all that this process does is to pass calls on
@@ -169,12 +179,15 @@ class ServeRunner:
         await self.export_state()
 
     async def close(self) -> None:
-        """Deletes the application."""
-        if self._life is not None:
-            self._life.cancel()
+        """Deletes the application, and returns when its replica has ended."""
+        handle, self._handle = self._handle, None
+        with suppress(exceptions.RayError, RayServeException):
+            if handle is not None:
+                await handle.end.remote()
         if self._application:
-            await asyncio.to_thread(serve.delete, self._application)
-            self._handle = None
+            await asyncio.to_thread(delete_application, self._application)
+        if self._life is not None:
+            await asyncio.wait([self._life])
 
     def _running(self) -> DeploymentHandle[Any]:
         if self._handle is None:

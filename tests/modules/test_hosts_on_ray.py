@@ -243,6 +243,18 @@ class TestRunners:
         await until(is_gone)
         assert loads.read_text() == "loaded "
 
+    async def test_a_closed_host_leaves_no_replica(self, hosts: Hosts) -> None:
+        """Serve would keep it for half a minute."""
+        served = await hosts.load(CODE, runner="serve", name="closed")
+        replica = await call(served, "pid")
+        await await_ref(served.close.remote())
+
+        async def has_ended() -> bool:
+            return not Path(f"/proc/{replica}").exists()  # noqa: ASYNC240
+
+        await until(has_ended, within_s=10)
+        assert "STARTING" not in await states_until_gone("closed")
+
     async def test_nobody_starts_again_what_its_host_gave_up(self, hosts: Hosts) -> None:
         """Serve would, at its next look, which is seconds away: a host with another replica replaces this one."""
         served = await hosts.load(CODE, runner="serve", name="given-up")
