@@ -189,28 +189,35 @@ class ModuleCaller:
     async def _ask(self, name: str) -> Routes:
         """The registry's table, once a host serves that is not known to be gone; asked for once by all who wait."""
         for _ in range(REGISTRY_ATTEMPTS):
-            reference = self._asking.get(name)
-            if reference is None:
-                avoided = tuple(self._gone.get(name, ()))
-                reference = self._asking[name] = self._registry.routes.remote(name, avoided)
             try:
-                routes: Routes = await reference
+                routes = await self._answer(name)
             except exceptions.RayActorError:
-                self._asked(name, reference)
                 await asyncio.sleep(REGISTRY_WAIT_S)  # Ray restarts it
             except exceptions.RayError as error:
                 raise translate(error) from error
             else:
                 self._take_in({name: routes})
                 return self._routes.get(name, routes)
-            finally:
-                self._asked(name, reference)
         raise Unavailable("the module registry does not answer")
+
+    async def _answer(self, name: str) -> Routes:
+        """What the registry says. Who gives up waiting leaves the question to the next: it would have another yet."""
+        reference = self._asking.get(name)
+        if reference is None:
+            reference = self._asking[name] = self._registry.routes.remote(name, tuple(self._gone.get(name, ())))
+            reference.future().add_done_callback(lambda _: self._asked(name, reference))  # in a thread of Ray's
+        try:
+            routes: Routes = await reference
+        except exceptions.RayError:
+            self._asked(name, reference)
+            raise
+        self._asked(name, reference)
+        return routes
 
     def _asked(self, name: str, reference: Any) -> None:
         """The next one who wants to know asks anew."""
         if self._asking.get(name) is reference:
-            del self._asking[name]
+            self._asking.pop(name, None)
 
     # -- following the registry
 
