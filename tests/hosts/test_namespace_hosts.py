@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,14 @@ from noodle_ray.errors import InvalidInput, Unavailable
 PYTHON = str(Path(sys.executable).resolve())  # the one below a virtual environment, which may lie in /tmp
 WHY_NOT = why_not()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=f"there can be no hosts here: {WHY_NOT}")
+
+MAKE = """
+import asyncio
+from noodle_ray.entry.bench.hosts import hosts
+with hosts(1) as [host]:
+    print(host.link, flush=True)
+    asyncio.run(asyncio.sleep(60))
+"""
 
 SERVE = """
 import socket
@@ -134,6 +143,16 @@ def test_nothing_is_left() -> None:
     assert not links & set(psutil.net_if_addrs())
     assert not folders & _folders()
     assert not Path("/root/much").exists()
+
+
+def test_nothing_is_left_of_one_whose_maker_is_told_to_end() -> None:
+    with subprocess.Popen([sys.executable, "-c", MAKE], stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout is not None
+        link = maker.stdout.readline().strip()
+        assert link in psutil.net_if_addrs()
+        maker.terminate()
+        assert maker.wait(30) == 128 + signal.SIGTERM
+    assert link not in psutil.net_if_addrs()
 
 
 def _folders() -> set[Path]:

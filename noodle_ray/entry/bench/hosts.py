@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def why_not() -> str:
 
 @contextmanager
 def hosts(count: int, keep: Sequence[Path] = ()) -> Iterator[list[Host]]:
-    """So many hosts on a network of their own, which this machine is on, too; they end with the block.
+    """So many hosts on a network of their own, which this machine is on, too; they end with the block, and so does the
+    block when this process is told to end.
 
     keep: folders in /tmp, or below it, that they are to see; the rest of /tmp is each host's own.
     Raises InvalidInput, and Unavailable with the reason where there can be none.
@@ -155,11 +157,24 @@ def hosts(count: int, keep: Sequence[Path] = ()) -> Iterator[list[Host]]:
         raise InvalidInput.of("count", f"must be 1 to {MOST}", count)
     if reason := why_not():
         raise Unavailable(f"there can be no hosts here: {reason}")
-    with ExitStack() as stack:
+    with _an_end_in_order(), ExitStack() as stack:
         bridge, network = stack.enter_context(_bridge())
         addresses = {f"{bridge}-{number}": f"{network}.{number}" for number in range(1, count + 1)}
         names = "".join(f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **addresses}.items())
         yield [stack.enter_context(_host(name, address, bridge, names, keep)) for name, address in addresses.items()]
+
+
+@contextmanager
+def _an_end_in_order() -> Iterator[None]:
+    """Hosts whose maker has just gone would run on: SIGTERM leaves the block like any other exit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
