@@ -226,7 +226,7 @@ class ModuleLoader:
 
     async def _start_host(self, module: Module, order: orders.StartHost, held: Held) -> None:
         await asyncio.sleep(order.after_s)
-        async with self._order.turn(lambda: module.serves_beside(order)):
+        async with self._order.turn(lambda: module.serves_beside(order), module.calls):
             work = self._starter.prepare(
                 order,
                 held,

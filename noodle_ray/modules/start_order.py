@@ -1,7 +1,8 @@
 """The order in which hosts start: those that calls wait for at once, those beside which others serve one after another.
 
 Processes that start at once on few processors are all ready late. When a node dies, nearly every module that was there
-has another host elsewhere; one that has none must not wait for the spare ones of all others.
+has another host elsewhere; one that has none must not wait for the spare ones of all others. Of the spare ones, that of
+the module which is called most is missed most where the other host dies, too: it goes first.
 """
 
 from __future__ import annotations
@@ -21,20 +22,31 @@ class StartOrder:
 
     def __init__(self, spare_wait_s: float = SPARE_WAIT_S) -> None:
         self._under_way = 0
+        self._waiting: dict[object, int] = {}
         self._spare_wait_s = spare_wait_s
 
     @asynccontextmanager
-    async def turn(self, is_spare: Callable[[], bool]) -> AsyncIterator[None]:
+    async def turn(self, is_spare: Callable[[], bool], calls: int = 0) -> AsyncIterator[None]:
         """Waits until this one may start, and counts it as under way for as long as the block lasts.
 
         is_spare: tells whether another host serves now; asked again and again, for that one may die meanwhile.
+        calls: how often its module is called, compared with others.
         """
-        clock = asyncio.get_running_loop().time
-        waits_until = clock() + self._spare_wait_s
-        while self._under_way and is_spare() and clock() < waits_until:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
+        await self._wait(is_spare, calls)
         self._under_way += 1
         try:
             yield
         finally:
             self._under_way -= 1
+
+    async def _wait(self, is_spare: Callable[[], bool], calls: int) -> None:
+        clock = asyncio.get_running_loop().time
+        waits_until, me = clock() + self._spare_wait_s, object()
+        self._waiting[me] = calls
+        try:
+            while is_spare() and clock() < waits_until:
+                await asyncio.sleep(LOOK_S)  # at first, too: those of a node that dies come together
+                if not self._under_way and me is max(self._waiting, key=self._waiting.__getitem__):
+                    return
+        finally:
+            del self._waiting[me]

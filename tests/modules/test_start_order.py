@@ -17,12 +17,12 @@ class Starts:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ends: dict[str, asyncio.Event] = {}
 
-    def add(self, name: str, is_spare: Callable[[], bool]) -> None:
+    def add(self, name: str, is_spare: Callable[[], bool], calls: int = 0) -> None:
         self.ends[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._start(name, is_spare))
+        self.tasks[name] = asyncio.create_task(self._start(name, is_spare, calls))
 
-    async def _start(self, name: str, is_spare: Callable[[], bool]) -> None:
-        async with self.order.turn(is_spare):
+    async def _start(self, name: str, is_spare: Callable[[], bool], calls: int) -> None:
+        async with self.order.turn(is_spare, calls):
             self.begun.append(name)
             await self.ends[name].wait()
 
@@ -56,6 +56,16 @@ async def test_what_calls_wait_for_starts_at_once_and_the_spare_ones_one_after_a
     for end in starts.ends.values():
         end.set()
     await asyncio.gather(*starts.tasks.values())
+
+
+async def test_of_the_spare_ones_that_which_is_called_most_goes_first() -> None:
+    starts = Starts()
+    for name, calls in (("seldom", 1), ("often", 9), ("also often", 9), ("never", 0)):
+        starts.add(name, spare, calls)
+    for name in ("often", "also often", "seldom", "never"):
+        await starts.looked()
+        assert starts.begun[-1] == name
+        starts.ends[name].set()
 
 
 async def test_one_whose_other_host_dies_meanwhile_waits_no_longer() -> None:
