@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-import networkx
 import numpy as np
 
 from noodle_ray.errors import DoesNotFit
@@ -197,6 +196,8 @@ class _Trial:
 
     def _place_as_matched(self, fitting: list[frozenset[str]], error: DoesNotFit) -> None:
         """Greed may take a node that only another bundle could use: a matching finds a way where there is one."""
+        import networkx  # a sixth of a second: a manager that is brought back must not wait for it
+
         self._take_back()
         graph = networkx.Graph([(number, node) for number, nodes in enumerate(fitting) for node in sorted(nodes)])
         graph.add_nodes_from(range(len(fitting)))
