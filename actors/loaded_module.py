@@ -117,11 +117,6 @@ class Module:
         serving = self.machine.serving
         return serving is not None and serving.number == order.revision and bool(set(serving.ready) - {order.epoch})
 
-    @property
-    def calls(self) -> int:
-        """How many calls its hosts have answered, as far as is known."""
-        return sum(held.calls.answered for held in self.held.values())
-
     def routes(self, share: float) -> Routes:
         """The table that callers need now."""
         now = self.machine.endpoints

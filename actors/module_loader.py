@@ -11,7 +11,7 @@ import structlog
 
 from noodle_ray.actors.artefact_store import ArtefactStore
 from noodle_ray.actors.host_starter import HostStarter
-from noodle_ray.actors.host_watch import judge, until_idle
+from noodle_ray.actors.host_watch import calls_of, judge, until_idle
 from noodle_ray.actors.loaded_module import Held, Module
 from noodle_ray.actors.names import module_app
 from noodle_ray.actors.ray_errors import await_ref, first_line
@@ -226,7 +226,9 @@ class ModuleLoader:
 
     async def _start_host(self, module: Module, order: orders.StartHost, held: Held) -> None:
         await asyncio.sleep(order.after_s)
-        async with self._order.turn(lambda: module.serves_beside(order), module.calls):
+        beside = module.hosts_of(order.revision) if module.serves_beside(order) else []
+        calls = (await calls_of(beside)).answered
+        async with self._order.turn(lambda: module.serves_beside(order), calls):
             work = self._starter.prepare(
                 order,
                 held,

@@ -14,16 +14,18 @@ from contextlib import asynccontextmanager
 SPARE_WAIT_S = 30.0
 """How long a spare host waits for others at most: where many are to start, there are many nodes to start them on."""
 
-LOOK_S = 0.1
+LOOK_S = 0.5
+"""How often those that wait look whether it is their turn; at first, too, for those of a node that dies come together.
+"""
 
 
 class StartOrder:
     """Which starts are under way in one event loop."""
 
-    def __init__(self, spare_wait_s: float = SPARE_WAIT_S) -> None:
+    def __init__(self, spare_wait_s: float = SPARE_WAIT_S, look_s: float = LOOK_S) -> None:
         self._under_way = 0
         self._waiting: dict[object, int] = {}
-        self._spare_wait_s = spare_wait_s
+        self._spare_wait_s, self._look_s = spare_wait_s, look_s
 
     @asynccontextmanager
     async def turn(self, is_spare: Callable[[], bool], calls: int = 0) -> AsyncIterator[None]:
@@ -45,7 +47,7 @@ class StartOrder:
         self._waiting[me] = calls
         try:
             while is_spare() and clock() < waits_until:
-                await asyncio.sleep(LOOK_S)  # at first, too: those of a node that dies come together
+                await asyncio.sleep(self._look_s)
                 if not self._under_way and me is max(self._waiting, key=self._waiting.__getitem__):
                     return
         finally:

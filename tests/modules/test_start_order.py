@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from noodle_ray.modules.start_order import LOOK_S, StartOrder
+from noodle_ray.modules.start_order import StartOrder
+
+LOOK_S = 0.02
 
 
 class Starts:
     """Starts that last until they are told to end."""
 
     def __init__(self, spare_wait_s: float = 60.0) -> None:
-        self.order = StartOrder(spare_wait_s)
+        self.order = StartOrder(spare_wait_s, LOOK_S)
         self.begun: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ends: dict[str, asyncio.Event] = {}
