@@ -173,11 +173,11 @@ async def test_errors_and_answers_without_what_was_asked_for_are_lost(
     cluster.fusion.error = Overloaded("fusion", 60)
     cluster.resources.cpus = 0.001
     probes = await probe(probing(servers, seconds=0.5, deadline_s=2.0))
-    problems = {one.route: (one.status, one.answered, one.problem[:40]) for one in probes}
+    problems = {one.route: (one.status, one.answered, one.problem[:35]) for one in probes}
     assert problems["nodes"] == (200, False, "200, but not what was asked for: []")
     assert problems["fusion"][:2] == (429, False)
     assert problems["module"][:2] == (503, False)
-    assert problems["allocate"] == (409, False, '409: {"error": {"code": "does_not_fit", ')
+    assert problems["allocate"][2].startswith("409: does_not_fit: ")
 
 
 async def test_a_cluster_that_is_gone_is_noted_with_what_was_tried(servers: list[Server]) -> None:

@@ -30,6 +30,8 @@ from noodle_ray.errors import NoodleError
 
 NICENESS = -15
 AUTOGROUP = Path("/proc/self/autogroup")
+ANSWER_S = 2.0
+"""How long before a request's deadline an allocation is waited for at most."""
 
 
 class Probing(Model):
@@ -76,7 +78,8 @@ class _Prober:
 
     def __init__(self, client: GatewayClient, probing: Probing, start: float) -> None:
         self._client = client
-        self._call = Call(probing.module, probing.function)
+        wait_s = max(0.0, probing.deadline_s - ANSWER_S)
+        self._call = Call(probing.module, probing.function, wait_s)
         self._most = probing.most
         self._start = start
         self._under_way = 0

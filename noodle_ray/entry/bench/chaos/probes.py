@@ -15,8 +15,8 @@ from noodle_ray.placement.allocation import UNSETTLED
 Route = Literal["nodes", "allocate", "module", "fusion"]
 
 NODES, ALLOCATIONS, FUSION = "/api/distributed/nodes", "/api/distributed/resources/allocations", "/api/ai/fusion"
-CPUS, LEASE_S, WAIT_S = 0.01, 120.0, 8.0
-"""What is held for a moment, and how long it may wait for room; where it is not freed, its lease frees it."""
+CPUS, LEASE_S = 0.01, 120.0
+"""What is held for a moment; where it is not freed, its lease frees it."""
 
 WAITS, LISTEN_S = 202, 2.0
 """How an allocation that waits is answered for, and how long each further question waits for it with us."""
@@ -35,10 +35,12 @@ CANDIDATES = ("something hot to drink", "an animal at home", "the weather", "a j
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The module function that is called, which gives back what it is given."""
+    """The module function that is called, which gives back what it is given. wait_s: how long an allocation may wait to
+    be held."""
 
     module: str = "bench-echo"
     function: str = "echo"
+    wait_s: float = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ async def _nodes(client: GatewayClient, call: Call, number: int) -> Told:
 async def _allocate(client: GatewayClient, call: Call, number: int) -> Told:
     """Holds a little and frees it. It has an id of its own: asking twice holds it once."""
     name = f"noodle-chaos-{number}-{uuid4().hex[:12]}"
-    wanted = {"demand": {"cpus": CPUS}, "lease_s": LEASE_S, "wait_s": WAIT_S, "id": name}
+    wanted = {"demand": {"cpus": CPUS}, "lease_s": LEASE_S, "wait_s": call.wait_s, "id": name}
     made = _told(await _held(client, wanted), _is_held)
     if made.problem:
         return made
@@ -122,7 +124,12 @@ def _told(answer: Answer, is_right: Callable[[Any], bool]) -> Told:
 
 
 def _refused(answer: Answer) -> str:
-    return f"{answer.status}: {_text(answer)}"
+    """Without the request's id: what is refused alike reads alike."""
+    try:
+        told = answer.json()["error"]
+        return shorten(f"{answer.status}: {told['code']}: {told['message']}", 160)
+    except (NoodleError, KeyError, TypeError):
+        return f"{answer.status}: {_text(answer)}"
 
 
 def _text(answer: Answer) -> str:
