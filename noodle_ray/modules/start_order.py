@@ -15,8 +15,7 @@ SPARE_WAIT_S = 30.0
 """How long a spare host waits for others at most: where many are to start, there are many nodes to start them on."""
 
 LOOK_S = 0.5
-"""How often those that wait look whether it is their turn; at first, too, for those of a node that dies come together.
-"""
+"""How often those that wait look for their turn, and after how long first: those of a node that dies come together."""
 
 
 class StartOrder:
