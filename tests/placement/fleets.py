@@ -9,11 +9,14 @@ GIB = 2**30
 TYPES = ("A100", "L4", "T4")
 
 shares = st.sampled_from([0.1, 0.25, 0.3, 0.5, 0.75, 0.9])
-demands = st.one_of(
-    st.builds(lambda c, m: Demand(cpus=c, memory=m), st.sampled_from([0.1, 0.5, 1, 3]), st.integers(0, 4 * GIB)),
+gpu_demands = st.one_of(
     st.builds(lambda s, c: Demand(gpu_share=s, cpus=c), shares, st.sampled_from([0, 0.5])),
     st.builds(lambda n: Demand(gpus=n), st.integers(1, 3)),
     st.builds(lambda n, t: Demand(gpus=n, cpus=1, accelerator_type=t), st.integers(1, 2), st.sampled_from(TYPES)),
+)
+demands = st.one_of(
+    st.builds(lambda c, m: Demand(cpus=c, memory=m), st.sampled_from([0.1, 0.5, 1, 3]), st.integers(0, 4 * GIB)),
+    gpu_demands,
     st.builds(lambda n: Demand(custom={"disk": n}), st.sampled_from([0.5, 1])),
 )
 nodes = st.builds(

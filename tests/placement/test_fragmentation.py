@@ -1,7 +1,7 @@
 """Fragmentation is between nothing and all that is free, and what counting by classes says."""
 
 import pytest
-from fleets import demands, nodes, pool_of
+from fleets import demands, gpu_demands, nodes, pool_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +47,7 @@ def test_it_is_between_nothing_and_what_is_free(
 
 
 @settings(max_examples=200, deadline=None)
-@given(plan=filled_pools, wanted=st.lists(demands.filter(lambda one: one.gpu_count > 0), min_size=1, max_size=5))
+@given(plan=filled_pools, wanted=st.lists(gpu_demands, min_size=1, max_size=5))
 def test_it_is_what_counting_by_classes_says(
     plan: list[tuple[NodeResources, list[Demand]]], wanted: list[Demand]
 ) -> None:
