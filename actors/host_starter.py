@@ -15,7 +15,7 @@ from noodle_ray.actors.loaded_module import Held
 from noodle_ray.actors.ray_errors import await_ref
 from noodle_ray.actors.registry_book import RegistryBook
 from noodle_ray.actors.warm_hosts import Host, WarmHosts, start_host
-from noodle_ray.errors import DoesNotFit, Incompatible, NotFound, Unavailable
+from noodle_ray.errors import Incompatible, NotFound, Unavailable
 from noodle_ray.modules.artefact import Missing
 from noodle_ray.modules.load import HostRecord, ModuleChange
 from noodle_ray.modules.manifest import Manifest
@@ -121,15 +121,10 @@ class HostStarter:
         return allocation.node_id, allocation.group
 
     async def _hold(self, order: StartHost, manifest: Manifest, demand: Demand) -> Allocation:
-        if manifest.replicas.max == 1:
-            return await self._allocate(manifest, Request.of(demand))
-        apart = Request(bundles=(demand,), anti_affinity=f"{OWNER}{manifest.name}:{order.revision}")
-        try:
-            return await self._allocate(manifest, apart)
-        except DoesNotFit:
-            if order.apart:
-                raise
-            return await self._allocate(manifest, Request.of(demand))
+        """Where other hosts of the revision are not, if that can be: those that had to share a node count, too."""
+        key = f"{OWNER}{manifest.name}:{order.revision}" if manifest.replicas.max > 1 else None
+        request = Request(bundles=(demand,), anti_affinity=key, anti_affinity_soft=not order.apart)
+        return await self._allocate(manifest, request)
 
     async def _allocate(self, manifest: Manifest, request: Request) -> Allocation:
         asked = asyncio.create_task(self._allocator.allocate(request, None, OWNER + manifest.name, None))

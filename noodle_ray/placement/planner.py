@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from noodle_ray.errors import DoesNotFit
 from noodle_ray.placement import gang
 from noodle_ray.placement.allocation import Bundle
 from noodle_ray.placement.chooser import Chooser, Limits
@@ -59,6 +60,14 @@ class Planner:
         Raises DoesNotFit with the reason per dimension, NotFound for an unknown policy.
         """
         limits = Limits(excluded, anti_affinity=request.anti_affinity, for_id=for_id)
+        try:
+            return self._decide(request, policy, limits)
+        except DoesNotFit:
+            if request.anti_affinity is None or not request.anti_affinity_soft:
+                raise
+        return self._decide(request, policy, replace(limits, anti_affinity=None))
+
+    def _decide(self, request: Request, policy: str, limits: Limits) -> Decision:
         if len(request.bundles) > 1:
             return Decision(*gang.place(self.chooser, request, policy, limits))
         demand = request.bundles[0]

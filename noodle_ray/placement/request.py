@@ -19,13 +19,15 @@ class Request(Model):
 
     `bundles` are demands, each of which sits on one node. `strategy` says how they lie to each other: "pack" on as few
     nodes as it goes, "strict-pack" on one; "spread" on as many as it goes, "strict-spread" each on its own.
-    `anti_affinity` is a key: no two allocations that were asked for with the same key share a node. `movable` work may
-    be moved to another node by defragmentation. Raises InvalidInput.
+    `anti_affinity` is a key: no two allocations that were asked for with the same key share a node; with
+    `anti_affinity_soft` they do where no other node has room. `movable` work may be moved to another node by
+    defragmentation. Raises InvalidInput.
     """
 
     bundles: tuple[Demand, ...]
     strategy: Strategy = "pack"
     anti_affinity: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    anti_affinity_soft: bool = False
     movable: bool = False
 
     @field_validator("bundles")

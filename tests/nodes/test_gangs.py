@@ -1,7 +1,7 @@
 """Gangs: all bundles or none, on whichever nodes they are; and tokens that tell a former home from the present one."""
 
 import pytest
-from manager_helpers import METRICS, ONE, SETTINGS, held, joined, kinds, manager_with, one, requested, rows_of
+from manager_helpers import METRICS, ONE, SETTINGS, held, joined, kinds, manager_with, one, released, requested, rows_of
 
 from noodle_ray.errors import Conflict
 from noodle_ray.nodes import events as ev
@@ -181,3 +181,15 @@ def test_anti_affinity_is_kept_through_a_restart() -> None:
     order = one(after.handle(requested("b", apart, 11.0)), CreateGroup)
     assert order.bundles[0].node_id != after.allocation("a").node_id
     assert kinds(after.handle(requested("c", apart, 11.0))) == ["Refused"]
+
+
+def test_who_had_to_share_a_node_is_kept_apart_from_who_comes_later() -> None:
+    manager, soft = manager_with("n1", "n2"), Request(bundles=(ONE,), anti_affinity="db", anti_affinity_soft=True)
+    held(manager, "all-of-n2", Request(bundles=(TWO,)))
+    for key in ("first", "shares"):
+        held(manager, key, soft)
+    assert manager.allocation("first").node_id == manager.allocation("shares").node_id
+    for key in ("all-of-n2", "first"):
+        released(manager, key)
+    held(manager, "later", soft)
+    assert manager.allocation("later").node_id != manager.allocation("shares").node_id

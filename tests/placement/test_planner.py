@@ -126,6 +126,22 @@ def test_conditions_hold_under_every_policy(policy: str) -> None:
     assert node_of(plan(pool, apart, policy, for_id="big")) == "c"
 
 
+@pytest.mark.parametrize("bundles", [1, 2])
+def test_soft_anti_affinity_takes_company_only_where_there_is_no_other_room(bundles: int) -> None:
+    pool = pool_of(a=NodeResources.of(cpus=4), b=NodeResources.of(cpus=2))
+    apart = Request(bundles=(Demand(cpus=1),) * bundles, strategy="strict-pack", anti_affinity="db")
+    soft = apart.model_copy(update={"anti_affinity_soft": True})
+    pool.allocate("x", [("a", Demand(cpus=1))], "db")
+    assert node_of(plan(pool, soft)) == "b"
+    pool.allocate("full", [("b", Demand(cpus=2))])
+    assert node_of(plan(pool, soft)) == "a"
+    with pytest.raises(DoesNotFit, match="anti_affinity"):
+        plan(pool, apart)
+    with pytest.raises(DoesNotFit, match="cordoned"):
+        pool.cordon("a", True)
+        plan(pool, soft)
+
+
 def test_calculate_fit_score_explains_one_node() -> None:
     score, parts = calculate_fit_score(fleet(), "big", Demand(cpus=4), "best-fit")
     assert parts == {"cpus": pytest.approx(0.75), "gpu left idle": 0.0}
