@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -36,6 +37,9 @@ class NodeManagerAllocator:
 
     async def allocations(self) -> list[Allocation]:
         return list(await self._ask("allocations"))
+
+    async def missing(self, allocation_ids: Sequence[str]) -> list[str]:
+        return list(await self._ask("missing", list(allocation_ids)))
 
     async def nodes(self) -> list[Node]:
         return list(await self._ask("nodes"))

@@ -31,6 +31,7 @@ from noodle_ray.settings import Settings
 log = structlog.get_logger()
 
 OWNER = "module:"
+NODE_LABEL = "ray.io/node-id"
 RELEASE_AGAIN_S = 1.0
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
@@ -114,16 +115,32 @@ class HostStarter:
         if manifest.resources is None:
             held.node_id = await self._choose_node(order.apart, beside)
             return held.node_id, None
-        allocation = await self._hold(order, manifest, manifest.resources)
+        allocation = await self._hold(manifest, order.revision, manifest.resources, order.apart)
         held.allocation_id, held.node_id = allocation.id, allocation.node_id
         if order.apart and allocation.node_id in beside():  # one there did not find room on a node of its own
             raise Unavailable(f"no node without a host of {manifest.name} has room for one")
         return allocation.node_id, allocation.group
 
-    async def _hold(self, order: StartHost, manifest: Manifest, demand: Demand) -> Allocation:
+    async def hold_again(self, epoch: int, held: Held, is_there: Callable[[], bool]) -> None:
+        """Holds, on its node, what a host that lives has lost there. Raises DoesNotFit, Unavailable.
+
+        is_there: tells whether the host is still one of the module's; if not, nothing is held for it.
+        """
+        name, demand = held.manifest.name, held.manifest.resources
+        assert demand is not None and held.node_id is not None, "what holds nothing has lost nothing"
+        there = demand.model_copy(update={"labels": {**demand.labels, NODE_LABEL: held.node_id}})
+        allocation = await self._hold(held.manifest, held.revision.number, there, apart=False)
+        if not is_there():
+            await self.release(allocation.id)
+            return
+        held.allocation_id = allocation.id
+        record = self._book.core.load(name).host(epoch).model_copy(update={"allocation_id": allocation.id})
+        await self._book.keep_for_sure(HostTaken(name, record))
+
+    async def _hold(self, manifest: Manifest, revision: int, demand: Demand, apart: bool) -> Allocation:
         """Where other hosts of the revision are not, if that can be: those that had to share a node count, too."""
-        key = f"{OWNER}{manifest.name}:{order.revision}" if manifest.replicas.max > 1 else None
-        request = Request(bundles=(demand,), anti_affinity=key, anti_affinity_soft=not order.apart)
+        key = f"{OWNER}{manifest.name}:{revision}" if manifest.replicas.max > 1 else None
+        request = Request(bundles=(demand,), anti_affinity=key, anti_affinity_soft=not apart)
         return await self._allocate(manifest, request)
 
     async def _allocate(self, manifest: Manifest, request: Request) -> Allocation:

@@ -112,6 +112,10 @@ class Module:
         found = {epoch: self.held[epoch].node_id for epoch in self.machine.hosts_of(revision) if epoch in self.held}
         return {epoch: node_id for epoch, node_id in found.items() if node_id is not None}
 
+    def holding(self) -> list[tuple[int, Held]]:
+        """The hosts, by epoch, that are to hold something all the time: those that were noted down with it."""
+        return [(epoch, held) for epoch, held in self.held.items() if held.recorded and held.allocation_id is not None]
+
     def serves_beside(self, order: StartHost) -> bool:
         """Whether another host of the revision takes calls, so that nobody waits for this one."""
         serving = self.machine.serving

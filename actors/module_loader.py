@@ -352,6 +352,10 @@ class ModuleLoader:
         if held.manifest.state is not None:
             self.spawn(self._states.follow(module, epoch, held))
 
+    async def hold_again(self, module: Module, epoch: int, held: Held) -> None:
+        """Holds, on its node, what a host that lives has lost there. Raises DoesNotFit, Unavailable."""
+        await self._starter.hold_again(epoch, held, lambda: module.held.get(epoch) is held)
+
     async def release(self, allocation_id: str) -> None:
         """Frees what no host has."""
         await self._starter.release(allocation_id)

@@ -1,6 +1,7 @@
 """What goes on for all modules as long as the registry lives.
 
-Warm hosts are restocked, hosts follow the calls, and those of one module go to nodes of their own.
+Warm hosts are restocked, hosts follow the calls, those of one module go to nodes of their own, and those that outlived
+the death of their node, since it was none, hold again what they hold.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import structlog
 from noodle_ray.actors.host_watch import LOOK_S, calls_of
 from noodle_ray.actors.loaded_module import Module
 from noodle_ray.actors.module_loader import ModuleLoader
-from noodle_ray.errors import Unavailable
+from noodle_ray.actors.warm_hosts import kill_host
+from noodle_ray.errors import DoesNotFit, Unavailable
 from noodle_ray.modules.ports import Allocator
 from noodle_ray.modules.spreading import crowded
 from noodle_ray.modules.swap_messages import RelocationAsked, ReplicasAsked
@@ -26,6 +28,7 @@ SPREAD_INTERVAL_S = 2.0
 SPREAD_AGAIN_S = 60.0
 """How long a module whose host was sent to another node is left as it is: there may be no room for it there."""
 
+HOLD_INTERVAL_S = 2.0
 CALM_WAIT_S = 5.0
 """How long hosts are not restocked for the sake of a change that is under way."""
 
@@ -40,6 +43,7 @@ class ModuleUpkeep:
         self._loader.spawn(self._restock_for_ever())
         self._loader.spawn(self._scale_for_ever())
         self._loader.spawn(self._spread_for_ever())
+        self._loader.spawn(self._hold_for_ever())
 
     async def _restock_for_ever(self) -> None:
         while True:
@@ -101,6 +105,34 @@ class ModuleUpkeep:
                 log.info("module_host_goes_elsewhere", module=module.name, epoch=epoch)
                 await self._loader.handle(module, RelocationAsked(epoch))
                 return
+
+    async def _hold_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(HOLD_INTERVAL_S)
+            try:
+                await self._hold_again()
+            except Unavailable as error:
+                log.warning("lost_places_not_held", error=str(error))
+
+    async def _hold_again(self) -> None:
+        """Has hosts hold anew what was lost with a node that was cut off for a moment, and held for dead.
+
+        One whose place has gone to somebody else meanwhile is ended: it is replaced where there is room.
+        """
+        holding = [(module, *each) for module in self._loader.modules.values() for each in module.holding()]
+        ids = [held.allocation_id for _, _, held in holding if held.allocation_id is not None]
+        lost = set(await self._allocator.missing(ids)) if ids else set()
+        for module, epoch, held in holding:
+            if held.allocation_id not in lost or module.held.get(epoch) is not held:
+                continue
+            try:
+                await self._loader.hold_again(module, epoch, held)
+                log.info("module_host_holds_again", module=module.name, epoch=epoch)
+            except DoesNotFit as error:
+                open_nodes = {node.id for node in await self._allocator.nodes() if node.is_open}
+                if held.node_id in open_nodes and held.host is not None:
+                    log.warning("module_host_lost_its_place", module=module.name, epoch=epoch, error=str(error))
+                    kill_host(held.host.handle)
 
 
 def _may_spread(module: Module) -> bool:

@@ -179,6 +179,10 @@ class NodeManager:
     async def allocations(self) -> list[Allocation]:
         return self._core.allocations()
 
+    async def missing(self, allocation_ids: list[str]) -> list[str]:
+        """Those of them that hold nothing any more: lost with their nodes, or unknown."""
+        return self._core.missing(allocation_ids)
+
     async def explain(self, allocation_id: str) -> Explanation:
         """Why it is where it is, or does not fit anywhere yet. Raises NotFound."""
         explanation = self._core.allocation(allocation_id).explanation

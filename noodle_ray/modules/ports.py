@@ -25,6 +25,10 @@ class Allocator(Protocol):
         """Everything that is held. Raises Unavailable."""
         ...
 
+    async def missing(self, allocation_ids: Sequence[str]) -> Sequence[str]:
+        """Those of them that hold nothing any more: lost with their nodes, or unknown. Raises Unavailable."""
+        ...
+
     async def nodes(self) -> Sequence[Node]:
         """The nodes there are. Raises Unavailable."""
         ...

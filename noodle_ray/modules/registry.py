@@ -47,7 +47,10 @@ class Yank:
 
 @dataclass(frozen=True, slots=True)
 class HostTaken:
-    """A host was taken for a revision, for the sake of this change where it is not only a replacement."""
+    """A host was taken for a revision, for the sake of this change where it is not only a replacement.
+
+    Of one that is known already this is what is known from now on.
+    """
 
     name: str
     host: HostRecord
@@ -138,7 +141,8 @@ class Registry:
                 return self._yank(self.release(event.name, event.version))
             case HostTaken():
                 load = self._loads.get(event.name, Load(name=event.name))
-                taken = load.model_copy(update={"hosts": (*load.hosts, event.host)})
+                others = [host for host in load.hosts if host.epoch != event.host.epoch]
+                taken = load.model_copy(update={"hosts": (*others, event.host)})
                 return [self._keep(taken.with_change(event.change))]
             case RevisionRouted():
                 return self._route(event)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from noodle_ray.errors import Conflict, NotFound
@@ -64,6 +64,11 @@ class LeaseBook:
         waiting = [self._allocations[turn.allocation_id] for turn in self.queue]
         others = [allocation for allocation in self._allocations.values() if allocation.id not in self.queue]
         return [self._as_seen(allocation) for allocation in (*others, *waiting)]
+
+    def missing(self, allocation_ids: Iterable[str]) -> list[str]:
+        """Those of them that hold nothing any more: lost with their nodes, or unknown."""
+        known = self._allocations
+        return [each for each in allocation_ids if each not in known or known[each].state == "lost"]
 
     def allocations(self) -> list[Allocation]:
         return [self._as_seen(allocation) for allocation in self._allocations.values()]

@@ -49,6 +49,10 @@ class Manager:
     def allocations(self) -> list[Allocation]:
         return self._leases.allocations()
 
+    def missing(self, allocation_ids: Iterable[str]) -> list[str]:
+        """Those of them that hold nothing any more: lost with their nodes, or unknown."""
+        return self._leases.missing(allocation_ids)
+
     def allocation(self, allocation_id: str, fence: str | None = None) -> Allocation:
         """Raises NotFound, and Conflict where `fence` is not its present home."""
         return self._leases.allocation(allocation_id, fence)

@@ -128,6 +128,12 @@ class TestLoads:
         assert core.handle(HostGone("a", 2)) == [Delete("loads", "a")]
         assert core.loads() == []
 
+    def test_of_a_host_that_is_known_the_latest_counts(self) -> None:
+        core = registry(*loaded())
+        [other] = [each.model_copy(update={"allocation_id": "another"}) for each in core.load("a").hosts]
+        core.handle(HostTaken("a", other))
+        assert core.load("a").hosts == (other,)
+
     def test_a_swap_remembers_the_revision_before(self) -> None:
         core = registry(*loaded(), HostTaken("a", host(4, 3)))
         core.handle(RevisionRouted("a", revision(3, version="2.0"), previous=revision(1)))

@@ -6,17 +6,18 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from noodle_ray.actors import ray_state
 from noodle_ray.actors.ray_errors import await_ref
-from noodle_ray.errors import NotFound, Unavailable
+from noodle_ray.errors import DoesNotFit, NotFound, Unavailable
 from noodle_ray.modules.archive import write_entries
 from noodle_ray.nodes.lease_book import pinned
 from noodle_ray.nodes.membership import Node
 from noodle_ray.placement.allocation import Allocation, Bundle
+from noodle_ray.placement.refusal import Refusal
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import NodeResources
 
@@ -30,9 +31,12 @@ def allocator() -> Callable[[], Any]:
     class OneNode:
         def __init__(self) -> None:
             self.held: dict[str, Allocation] = {}
+            self.refuses_labels = False
 
         async def allocate(self, request: Request, policy: str | None, owner: str, lease_s: float | None) -> Allocation:
             [node] = await self.nodes()
+            if self.refuses_labels and any(demand.labels for demand in request.bundles):
+                raise DoesNotFit(Refusal(str(request), 1, {"cpus": 1}, {}, never=False))
             allocation = Allocation(
                 id=f"noodle-{len(self.held)}{time.time_ns()}",
                 epoch=1,
@@ -59,6 +63,9 @@ def allocator() -> Callable[[], Any]:
         async def allocations(self) -> list[Allocation]:
             return list(self.held.values())
 
+        async def missing(self, allocation_ids: Sequence[str]) -> list[str]:
+            return [each for each in allocation_ids if each not in self.held]
+
         async def nodes(self) -> list[Node]:
             resources = NodeResources.of(cpus=2, gpus=1)
             return [
@@ -67,6 +74,24 @@ def allocator() -> Callable[[], Any]:
             ]
 
     return OneNode
+
+
+async def lose_places(registry: Any) -> None:
+    """Everything that is held is lost, as when a node is held for dead; what runs outside of groups runs on."""
+
+    lost = await places(registry)
+    await await_ref(registry.__ray_call__.remote(lambda actor: actor._allocator.held.clear()))
+    for allocation in lost:
+        group = ray_state.group_named(allocation.group)
+        assert group is not None
+        ray_state.remove_group(group.id)
+
+
+async def places(registry: Any) -> list[Allocation]:
+    """What is held now."""
+    called = registry.__ray_call__.remote(lambda actor: [*actor._allocator.held.values()])
+    held: list[Allocation] = await await_ref(called)
+    return held
 
 
 def module(name: str, version: str, code: str, more: str = "") -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import ray
-from modules_on_ray import EXAMPLES, allocator, has, kill, loaded_version, publish, until
+from modules_on_ray import EXAMPLES, allocator, has, kill, loaded_version, lose_places, places, publish, until
 
 from noodle_ray.actors import ray_state
 from noodle_ray.actors.module_calls import ModuleCaller
@@ -34,6 +34,7 @@ from noodle_ray.modules.call_route import CallTarget
 from noodle_ray.settings import Settings
 
 pytestmark = pytest.mark.ray
+PID = "import os\ndef pid(): return os.getpid()"
 
 
 class TestExamples:
@@ -260,6 +261,51 @@ class TestPlacement:
             await await_ref(registry.swap.remote("adder"))
         assert len(ray_state.groups()) == 1
         await await_ref(registry.unload.remote("adder"))
+        assert ray_state.groups() == {}
+
+    async def test_a_host_that_outlived_the_loss_of_its_place_holds_it_again(
+        self, registry: Any, caller: ModuleCaller
+    ) -> None:
+        await publish(registry, "outliver", "1.0", PID, "resources = {cpus = 0.5}")
+        await await_ref(registry.load.remote("outliver"))
+        pid = await caller.call(CallTarget("outliver", "pid"), [], {})
+        [before] = await places(registry)
+        await lose_places(registry)
+
+        async def holds_again() -> bool:
+            return bool(await places(registry))
+
+        await until(holds_again)
+        [after] = await places(registry)
+        assert (after.owner, after.node_id) == (before.owner, before.node_id) and after.id != before.id
+        assert after.request.bundles[0].labels == {"ray.io/node-id": before.node_id}
+        assert await caller.call(CallTarget("outliver", "pid"), [], {}) == pid
+        noted = registry.__ray_call__.remote(lambda actor: actor._book.core.load("outliver").hosts[0].allocation_id)
+        assert await await_ref(noted) == after.id
+        await await_ref(registry.unload.remote("outliver"))
+        assert ray_state.groups() == {}
+
+    async def test_a_host_whose_place_was_given_away_is_replaced(self, registry: Any, caller: ModuleCaller) -> None:
+        await publish(registry, "unseated", "1.0", PID, "resources = {cpus = 0.5}")
+        await await_ref(registry.load.remote("unseated"))
+        pid = await caller.call(CallTarget("unseated", "pid"), [], {})
+
+        def refuse(actor: Any, labels: bool) -> None:
+            actor._allocator.refuses_labels = labels
+
+        await await_ref(registry.__ray_call__.remote(refuse, True))
+        await lose_places(registry)
+
+        async def is_replaced() -> bool:
+            try:
+                return bool(await caller.call(CallTarget("unseated", "pid"), [], {}) != pid)
+            except CallInterrupted:
+                return False
+
+        await until(is_replaced)
+        assert [one.owner for one in await places(registry)] == ["module:unseated"]
+        await await_ref(registry.__ray_call__.remote(refuse, False))
+        await await_ref(registry.unload.remote("unseated"))
         assert ray_state.groups() == {}
 
     async def test_an_unload_frees_at_once_what_a_swap_left_for_late_calls(self, registry: Any) -> None:

@@ -327,3 +327,11 @@ def test_of_two_that_do_not_hear_each_other_both_stay_suspected() -> None:
     watching = detector()
     told = [watching.observed("a", SILENT, 0.0), watching.observed("b", Observation("a", "silent", 2.5), 0.1)]
     assert [[verdict.state for verdict in verdicts] for verdicts in told] == [["suspect"], ["suspect"]]
+
+
+def test_what_is_lost_or_unknown_is_missing() -> None:
+    manager = manager_with("n1", "n2")
+    for key in ("a", "b"):
+        held(manager, key, Demand(cpus=2))
+    manager.handle(ev.NodeLeft(manager.allocation("a").node_id, 1.0))
+    assert manager.missing(["a", "b", "c"]) == ["a", "c"]
