@@ -10,7 +10,7 @@ had no gateway behind it; where the next takes no connection, at the one after i
 first is still listened to then: whichever answers first is taken, for it may be what was asked for that takes long.
 That doubles the work, so it is done for a share of the requests only (`RetryBudget`), and where another address is
 there. An address that failed is passed over until a gateway answers there again; where all have failed, the second try
-waits for one that does.
+waits for one that does. With `retries` above one, what has failed twice is asked for again, a second later each time.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 LATER = frozenset({429, 502, 503, 504})
 DEADLINE_S, FIRST_S = 30.0, 10.0
+PAUSE_S = 1.0
+"""What has failed at two addresses in a row is not asked for again at once: whoever notes the death of a gateway needs
+a moment for it."""
+
 CONNECT_S = 2.0
 """What does not take a connection within this is away: that takes milliseconds, or a second where a packet is lost."""
 
@@ -77,7 +81,8 @@ class GatewayClient:
     """Asks gateways of one cluster. Use it in an `async with` block, from one event loop.
 
     deadline_s: within this a request is answered, or given up. first_s: the part of it that the first address has
-    where a second may be asked. budget: for how many a second is asked while the first is under way.
+    where a second may be asked. budget: for how many a second is asked while the first is under way. retries: how many
+    times what may be repeated is asked for again where it fails.
     """
 
     def __init__(
@@ -87,11 +92,15 @@ class GatewayClient:
         deadline_s: float = DEADLINE_S,
         first_s: float = FIRST_S,
         budget: RetryBudget | None = None,
+        retries: int = 1,
     ) -> None:
-        """Raises InvalidInput without an address, or with times that leave none for a second one."""
+        """Raises InvalidInput without an address or a retry, or with times that leave none for a second address."""
         self._addresses = GatewayAddresses(addresses)
         if not 0 < first_s < deadline_s:
             raise InvalidInput.of("first_s", "must be above 0 and below deadline_s", f"{first_s:g} of {deadline_s:g}")
+        if retries < 1:
+            raise InvalidInput.of("retries", "must be 1 or more", str(retries))
+        self._retries = retries
         self._headers = {"Authorization": f"Bearer {token}"}
         self._deadline_s, self._first_s = deadline_s, first_s
         self._budget = budget or RetryBudget()
@@ -144,6 +153,13 @@ class GatewayClient:
         first_s = min(self._first_s, within_s / 2) if may_repeat else within_s
         async with asyncio.TaskGroup() as tasks:
             came = await self._tries(request, may_repeat, first_s, tasks)
+        for _ in range(self._retries - 1 if may_repeat else 0):
+            pause_s = max(PAUSE_S, _pause_s(came[-1]))
+            if not _is_worth_another(came[-1]) or pause_s >= request.left_s():
+                break
+            await asyncio.sleep(pause_s)
+            await self._until_one_is_there(request)
+            came.append(_retried(await self._try(request, self._addresses.first())))
         return _settled(request, came)
 
     async def _tries(
@@ -162,10 +178,9 @@ class GatewayClient:
         came = first.result()
         if not _is_worth_another(came) or not (may_repeat or _is_unsent(came)):
             return [came]
-        pause_s = came.retry_after_s if isinstance(came, Answer) else 0.0
-        if pause_s >= request.left_s():
+        if _pause_s(came) >= request.left_s():
             return [came]
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(_pause_s(came))
         await self._until_one_is_there(request)
         return await _until_answered(first, tasks.create_task(self._again(request, address, first)))
 
@@ -269,6 +284,10 @@ def _is_unsent(came: Answer | _Failure) -> bool:
 
 def _is_worth_another(first: Answer | _Failure) -> bool:
     return isinstance(first, _Failure) or first.status in LATER or not first.is_gateways
+
+
+def _pause_s(came: Answer | _Failure) -> float:
+    return came.retry_after_s if isinstance(came, Answer) else 0.0
 
 
 async def _until_answered(

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiohttp import web
 
+from noodle_ray.entry import http_client
 from noodle_ray.entry.http_client import NOTHING, Answer, GatewayClient
 from noodle_ray.entry.retry_budget import RetryBudget
 from noodle_ray.errors import DeadlineExceeded, InvalidInput, NoodleError, Unavailable
@@ -78,9 +79,13 @@ def says(status: int, retry_after: str | None = None, kind: str = "application/j
 
 
 def client(
-    *addresses: str, deadline_s: float = 5.0, first_s: float = 0.3, budget: RetryBudget | None = None
+    *addresses: str,
+    deadline_s: float = 5.0,
+    first_s: float = 0.3,
+    budget: RetryBudget | None = None,
+    retries: int = 1,
 ) -> GatewayClient:
-    return GatewayClient(addresses, TOKEN, deadline_s, first_s, budget)
+    return GatewayClient(addresses, TOKEN, deadline_s, first_s, budget, retries)
 
 
 def a_dead_address() -> str:
@@ -355,6 +360,38 @@ async def test_there_is_one_retry_and_no_more_and_the_error_tells_of_both() -> N
     assert (len(one.asked), len(two.asked)) == (1, 1)
 
 
+def breaks_off_before(number: int) -> Handler:
+    """That request is the first that is answered; that it is there it says all the time."""
+    asked = 0
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += request.path != NOTHING
+        return await (fine if asked >= number or request.path == NOTHING else breaks_off)(request)
+
+    return handle
+
+
+async def test_more_retries_are_made_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "PAUSE_S", 0.01)
+    async with gateways(breaks_off_before(4)) as (one,), client(one.address, retries=9) as asking:
+        answer = await asking.ask("GET", "/x")
+    assert (answer.status, answer.retried, len(one.asked)) == (200, True, 4)
+    async with gateways(breaks_off_before(99)) as (one,), client(one.address, retries=3) as asking:
+        with pytest.raises(Unavailable, match=f"({one.address}.*; then ){{3}}{one.address}"):
+            await asking.ask("GET", "/x")
+        with pytest.raises(Unavailable):
+            await asking.ask("POST", "/x")
+    assert [method for method, *_ in one.asked] == ["GET"] * 4 + ["POST"]
+
+
+async def test_a_further_retry_that_would_be_too_late_is_not_made() -> None:
+    async with gateways(breaks_off) as (one,), client(one.address, retries=9) as asking:
+        with pytest.raises(Unavailable):
+            await asking.ask("GET", "/x", deadline_s=http_client.PAUSE_S)
+    assert len(one.asked) == 2
+
+
 async def test_the_second_answer_stands_whatever_it_is() -> None:
     async with gateways(says(503), says(504)) as (one, two), client(one.address, two.address) as asking:
         answer = await asking.ask("GET", "/x")
@@ -413,3 +450,5 @@ def test_no_address_and_no_time_for_a_second_try_are_refused() -> None:
         GatewayClient([], TOKEN)
     with pytest.raises(InvalidInput, match="first_s: must be above 0 and below deadline_s"):
         GatewayClient(["http://a"], TOKEN, deadline_s=1, first_s=1)
+    with pytest.raises(InvalidInput, match="retries: must be 1 or more"):
+        GatewayClient(["http://a"], TOKEN, retries=0)

@@ -22,6 +22,9 @@ BEFORE_S, AFTER_S = 5.0, 25.0
 RATE, DEADLINE_S, FIRST_S, MOST = 20.0, 60.0, 5.0, 5000
 """Requests a second; how long each may take in all, and until the other gateway is asked; how many are under way."""
 
+RETRIES = 5
+"""An outage is longer than one retry is good for, and each request has a minute. A second later each."""
+
 READY_S = 180.0
 SHOWN = 8
 """Kinds of losses that are told."""
@@ -53,6 +56,7 @@ def _rows(
         module=ECHO,
         deadline_s=DEADLINE_S,
         first_s=FIRST_S,
+        retries=RETRIES,
         most=MOST,
     )
     with probing(asked) as prober:

@@ -38,8 +38,9 @@ class Probing(Model):
     """What is asked, and of whom.
 
     rate: arrivals a second, of all routes together. deadline_s: without an answer by then a request is lost; after
-    first_s it is asked for at another address. most: requests that may be under way; what is due then is lost unsent.
-    start: when it begins, on the machine's monotonic clock; None: now.
+    first_s it is asked for at another address. retries: how often the client asks again where it fails. most: requests
+    that may be under way; what is due then is lost unsent. start: when it begins, on the machine's monotonic clock;
+    None: now.
     """
 
     addresses: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -52,6 +53,7 @@ class Probing(Model):
     function: str = "echo"
     deadline_s: Annotated[float, Field(gt=0)] = 10.0
     first_s: Annotated[float, Field(gt=0)] = 3.0
+    retries: Annotated[int, Field(ge=1)] = 1
     most: Annotated[int, Field(ge=1)] = 500
     start: float | None = None
 
@@ -67,7 +69,9 @@ async def probe(probing: Probing) -> list[Probe]:
     """Asks as long as it is told to, and returns when the last is answered or given up."""
     routes, times = due(probing)
     start = time.monotonic() if probing.start is None else probing.start
-    client = GatewayClient(probing.addresses, probing.token, probing.deadline_s, probing.first_s)
+    client = GatewayClient(
+        probing.addresses, probing.token, probing.deadline_s, probing.first_s, retries=probing.retries
+    )
     async with client:
         prober = _Prober(client, probing, start)
         return await open_loop(prober.send, list(enumerate(routes)), times, start)
