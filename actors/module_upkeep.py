@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -42,8 +43,16 @@ class ModuleUpkeep:
     def begin(self) -> None:
         self._loader.spawn(self._restock_for_ever())
         self._loader.spawn(self._scale_for_ever())
-        self._loader.spawn(self._spread_for_ever())
-        self._loader.spawn(self._hold_for_ever())
+        self._loader.spawn(self._every(SPREAD_INTERVAL_S, self._spread, "modules_not_spread"))
+        self._loader.spawn(self._every(HOLD_INTERVAL_S, self._hold_again, "lost_places_not_held"))
+
+    async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]], warning: str) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await work()
+            except Unavailable as error:
+                log.warning(warning, error=str(error))
 
     async def _restock_for_ever(self) -> None:
         while True:
@@ -77,14 +86,6 @@ class ModuleUpkeep:
             log.info("module_scaled", module=module.name, hosts=wanted, before=serving.wanted)
             await self._loader.handle(module, ReplicasAsked(wanted))
 
-    async def _spread_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(SPREAD_INTERVAL_S)
-            try:
-                await self._spread()
-            except Unavailable as error:
-                log.warning("modules_not_spread", error=str(error))
-
     async def _spread(self) -> None:
         """Sends one host to another node, where a module is to have several and they are not on nodes of their own.
 
@@ -106,32 +107,25 @@ class ModuleUpkeep:
                 await self._loader.handle(module, RelocationAsked(epoch))
                 return
 
-    async def _hold_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(HOLD_INTERVAL_S)
-            try:
-                await self._hold_again()
-            except Unavailable as error:
-                log.warning("lost_places_not_held", error=str(error))
-
     async def _hold_again(self) -> None:
-        """Has hosts hold anew what was lost with a node that was cut off for a moment, and held for dead.
+        """Has hosts hold anew what was lost with a node that was held for dead and is back: cut off for a moment.
 
         One whose place has gone to somebody else meanwhile is ended: it is replaced where there is room.
         """
         holding = [(module, *each) for module in self._loader.modules.values() for each in module.holding()]
         ids = [held.allocation_id for _, _, held in holding if held.allocation_id is not None]
         lost = set(await self._allocator.missing(ids)) if ids else set()
+        open_nodes = {node.id for node in await self._allocator.nodes() if node.is_open} if lost else set()
         for module, epoch, held in holding:
-            if held.allocation_id not in lost or module.held.get(epoch) is not held:
+            is_there = held.host is not None and module.held.get(epoch) is held
+            if held.allocation_id not in lost or held.node_id not in open_nodes or not is_there:
                 continue
             try:
                 await self._loader.hold_again(module, epoch, held)
                 log.info("module_host_holds_again", module=module.name, epoch=epoch)
             except DoesNotFit as error:
-                open_nodes = {node.id for node in await self._allocator.nodes() if node.is_open}
-                if held.node_id in open_nodes and held.host is not None:
-                    log.warning("module_host_lost_its_place", module=module.name, epoch=epoch, error=str(error))
+                log.warning("module_host_lost_its_place", module=module.name, epoch=epoch, error=str(error))
+                if held.host is not None:
                     kill_host(held.host.handle)
 
 

@@ -78,7 +78,6 @@ def allocator() -> Callable[[], Any]:
 
 async def lose_places(registry: Any) -> None:
     """Everything that is held is lost, as when a node is held for dead; what runs outside of groups runs on."""
-
     lost = await places(registry)
     await await_ref(registry.__ray_call__.remote(lambda actor: actor._allocator.held.clear()))
     for allocation in lost:
