@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 import ray
+from ray.util.placement_group import placement_group_table
 
 from noodle_ray.entry.cluster.local_cluster import bare_ray
 from noodle_ray.entry.cluster.ray_connection import connection
@@ -18,7 +19,9 @@ from noodle_ray.settings import read_settings
 pytestmark = pytest.mark.ray
 
 
-def test_on_and_off_again(tmp_path: Path) -> None:
+def test_on_and_off_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody asks any more when it is taken off: Serve need not wait half a minute for those who might.
+    monkeypatch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1")
     settings = read_settings()
     if not pack_directory(settings.pack, settings.cache_dir).exists():
         pytest.skip("the encoders' weights are missing: `noodle models fetch` brings them")
@@ -40,10 +43,14 @@ def test_on_and_off_again(tmp_path: Path) -> None:
             len(httpx.get(f"{url}/api/distributed/nodes", headers=headers, timeout=30).raise_for_status().json()) == 1
         )
         assert json.loads(noodle("status", "--json"))["nodes"][0]["state"] == "alive"
+        allocations = f"{url}/api/distributed/resources/allocations"
+        httpx.post(allocations, headers=headers, json={"demand": {"cpus": 0.1}}, timeout=30).raise_for_status()
         noodle("down")
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz")
         assert theirs.file.processes[0].is_running()
         with connection(theirs.file.address):
             named = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+            reserved = [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
         assert not {name for name in named if name.startswith(("node-", "module-", "service-"))}
+        assert not reserved

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +19,7 @@ from noodle_ray.actors.module_catalogue import ModuleCatalogue
 from noodle_ray.actors.module_registry import ModuleRegistry
 from noodle_ray.actors.node_manager import NodeManager
 from noodle_ray.actors.ray_errors import get
-from noodle_ray.actors.ray_state import live_nodes
+from noodle_ray.actors.ray_state import groups, live_nodes, remove_group
 from noodle_ray.actors.service_directory import ServiceDirectory
 from noodle_ray.entry.cluster.encoders import connect_encoders, start_encoders, stop_encoders
 from noodle_ray.errors import Conflict, Unavailable
@@ -29,6 +30,7 @@ from noodle_ray.settings import Settings
 
 START_TIMEOUT_S = 120.0
 LOOK_S = 0.25
+END_S = 30.0
 RUNNING = "RUNNING"
 OURS = {names.GATEWAY_APP, names.FUSION_APP}
 
@@ -167,16 +169,43 @@ def component_services(gateway_url: str, fusion: bool = True) -> list[Registrati
 
 
 def stop_components() -> int:
-    """Takes our applications and actors off the cluster and leaves the rest alone. Gives how many actors ended."""
+    """Takes our applications, actors and reservations off the cluster. Gives how many actors ended.
+
+    Raises Unavailable where they do not end.
+    """
     stop_encoders()
     modules = [application for application in serve.status().applications if application.startswith(names.MODULE_APPS)]
-    for application in sorted([*OURS, *modules]):
-        serve.delete(application)
+    with ThreadPoolExecutor() as pool:  # side by side: Serve drains what answers HTTP for half a minute
+        list(pool.map(serve.delete, sorted([*OURS, *modules])))
     if not serve.status().applications:
         serve.shutdown()  # type: ignore[no-untyped-call]
-    ended = 0
-    for entry in ray.util.list_named_actors(all_namespaces=True):
-        if names.is_ours(entry["namespace"]):
-            ray.kill(ray.get_actor(entry["name"], entry["namespace"]), no_restart=True)
-            ended += 1
+    ended = _end_actors()
+    # Their names are about to be forgotten: a reservation that stayed could be freed by nobody.
+    for group in groups().values():
+        remove_group(group.id)
     return ended
+
+
+def _end_actors() -> int:
+    """Those first that start others: what they started while they ended is found by looking again.
+
+    Raises Unavailable where there is no end of them.
+    """
+    ended = sum(_end(name, names.NAMESPACE) for name in KINDS)
+    last_look = time.monotonic() + END_S
+    while time.monotonic() < last_look:
+        time.sleep(LOOK_S)
+        left = [one for one in ray.util.list_named_actors(all_namespaces=True) if names.is_ours(one["namespace"])]
+        if not left:
+            return ended
+        ended += sum(_end(one["name"], one["namespace"]) for one in left)
+    raise Unavailable(f"actors of ours keep coming: {', '.join(sorted({one['name'] for one in left}))}")
+
+
+def _end(name: str, namespace: str) -> bool:
+    """Whether it was there."""
+    try:
+        ray.kill(ray.get_actor(name, namespace), no_restart=True)
+    except ValueError:  # so Ray says that there is none
+        return False
+    return True
