@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -130,11 +129,6 @@ def connects(address: str) -> bool:
 
 def end(head: subprocess.Popen[bytes], runtime: Path) -> None:
     """Ends the head and whatever carries its runtime directory: the monitor's raylets are no children of ours."""
-    head.send_signal(signal.SIGTERM)
-    try:
-        head.wait(15)
-    except subprocess.TimeoutExpired:
-        head.kill()
     for process in psutil.process_iter(["environ"]):
         if (process.info["environ"] or {}).get("RAY_TMPDIR") == str(runtime) and process.pid != os.getpid():
             process.kill()
