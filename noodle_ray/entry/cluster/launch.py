@@ -207,7 +207,7 @@ def down(settings: Settings, progress: Progress) -> int:
     """Ends what `up` started, or takes off what `attach` installed. Gives how many processes ended.
 
     Raises NotFound; Conflict where the tables are said to be elsewhere now, and Unavailable where they cannot be
-    removed: then it is to be called again.
+    removed, or our actors do not end: then it is to be called again.
     """
     cluster = read_cluster(settings.state_dir)
     refuse_other_tables(settings, cluster)
@@ -262,7 +262,7 @@ def forget_running(settings: Settings) -> None:
 
 
 def detach(settings: Settings, cluster: ClusterFile) -> int:
-    """Takes what `attach` installed off a Ray that goes on running. Gives how many actors ended."""
+    """Takes what `attach` installed off a Ray that goes on running. Gives how many actors ended. Raises Unavailable."""
     from noodle_ray.entry.cluster.components import stop_components
     from noodle_ray.entry.cluster.ray_connection import connection, use_token
 
