@@ -27,6 +27,7 @@ from noodle_ray.placement.allocation import Allocation, OnLoss
 from noodle_ray.placement.claim import Claim, new_claim_id
 from noodle_ray.placement.request import Request
 from noodle_ray.resources import Demand, NodeResources
+from noodle_ray.settings import Settings
 
 ANSWER_S = 30.0
 STEADY_S = 1.5
@@ -50,6 +51,10 @@ class Fleet:
 
     def ask(self, method: str, *args: Any) -> Any:
         return get(getattr(self.manager, method).remote(*args), timeout_s=ANSWER_S)
+
+    @property
+    def settings(self) -> Settings:
+        return self._cluster.settings
 
     # -- nodes
 
