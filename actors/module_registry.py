@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import noodle_ray.goes_ahead  # noqa: F401
+
+# isort: split
+
 import asyncio
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +36,6 @@ from noodle_ray.modules.registry import Publish, StateKept, Yank
 from noodle_ray.modules.release import Lock, Release
 from noodle_ray.modules.resolver import DependencyResolver
 from noodle_ray.modules.swap_messages import LoadAsked, RollbackAsked, SwapAsked
-from noodle_ray.precedence import go_ahead
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
 from noodle_ray.store.until_available import until_available
@@ -49,7 +52,6 @@ class ModuleRegistry:
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, settings: Settings, allocator: Callable[[], Allocator] = NodeManagerAllocator
     ) -> None:
-        go_ahead()
         configure_logs(settings.log_level)
         self._settings = settings
         self._revision = time.time_ns()  # another one than those before a restart

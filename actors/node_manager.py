@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import noodle_ray.goes_ahead  # noqa: F401
+
+# isort: split
+
 import asyncio
 import pickle
 import secrets
@@ -43,7 +47,6 @@ from noodle_ray.placement.claim import Claim
 from noodle_ray.placement.columns import CPUS, MEMORY
 from noodle_ray.placement.explanation import Explanation
 from noodle_ray.placement.prices import compute
-from noodle_ray.precedence import go_ahead
 from noodle_ray.resources import NodeResources, to_units
 from noodle_ray.settings import Settings
 from noodle_ray.store.database import Database
@@ -78,7 +81,6 @@ class NodeManager:
     """Allocations and nodes of one cluster. One of it runs, on the head; killed, it comes back with all it promised."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
-        go_ahead()
         configure_logs(settings.log_level)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._settings = settings

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import noodle_ray.goes_ahead  # noqa: F401
+
+# isort: split
+
 import asyncio
 import time
 from functools import partial
@@ -9,7 +13,6 @@ from functools import partial
 from noodle_ray.actors.journal import Journal
 from noodle_ray.actors.names import SERVICE_DIRECTORY
 from noodle_ray.logs import configure_logs
-from noodle_ray.precedence import go_ahead
 from noodle_ray.services.directory import (
     TABLE,
     Directory,
@@ -33,7 +36,6 @@ class ServiceDirectory:
     """One of it runs, on the head; killed, it comes back with every entry."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
-        go_ahead()
         configure_logs(settings.log_level)
         self._core = Directory()
         opening = partial(asyncio.to_thread, Database.open, settings.database, SERVICE_DIRECTORY)

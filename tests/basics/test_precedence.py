@@ -28,9 +28,22 @@ print(*(os.getpriority(os.PRIO_PROCESS, thread.id) for thread in psutil.Process(
 waiting.set()
 """
 
+LOAD = """
+import os, sys
+os.nice(5)
+sys.modules["asyncio"] = None  # which all of them load, and it takes the others with it
+try:
+    import noodle_ray.actors.{module}
+except ImportError:
+    print(os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
 
 def niceness_of_threads(user: int, **environment: str) -> set[int]:
-    program = GO_AHEAD.format(user=user)
+    return niceness(GO_AHEAD.format(user=user), environment)
+
+
+def niceness(program: str, environment: dict[str, str]) -> set[int]:
     environment = {**{k: v for k, v in os.environ.items() if k != STARTED_BY_A_RAYLET}, **environment}
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     return set(map(int, said.stdout.split()))
@@ -49,3 +62,10 @@ def test_a_process_that_no_raylet_started_keeps_its_place() -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_stays_where_it_is() -> None:
     assert niceness_of_threads(user=65534, **WORKER) == {5}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may go ahead")
+@pytest.mark.parametrize("module", ["node_manager", "module_registry", "service_directory"])
+def test_actors_of_which_there_is_one_go_ahead_before_they_load_anything(module: str) -> None:
+    assert niceness(LOAD.format(module=module), WORKER) == {-5}
+    assert niceness(LOAD.format(module=module), {}) == {5}
