@@ -1,4 +1,4 @@
-"""`ray up cluster.yaml` over ssh onto three hosts: the project's own file, but for addresses, key and installation."""
+"""`ray up cluster.yaml` over ssh onto three hosts: the project's own file, but for what `adapted` changes."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ chmod +x /opt/other/bin/*
 echo 'export PATH=/opt/other/bin:$PATH' > ~/.bashrc
 """
 """The head's account has another Python and another Ray first on its PATH, as pyenv and conda do."""
+
+IMPATIENT = "export RAY_gcs_rpc_server_reconnect_timeout_s=10"
+"""Workers look for a head that is gone for so long, instead of for a minute."""
 
 WHY_NOT = why_not() or host_ssh.why_not()
 pytestmark = [
@@ -76,6 +79,7 @@ def adapted(config: dict[str, Any], name: str, made: list[Host], key: Path, toke
     """cluster.yaml for these hosts, which have this machine's virtual environment: installing it thrice takes long."""
     head, *workers = (host.address for host in made)
     *kept, make_setup, path = config["setup_commands"]
+    *before, start = config["worker_start_ray_commands"]
     assert "make setup" in make_setup
     assert "bashrc" in path
     cache = read_settings().cache_dir
@@ -91,6 +95,7 @@ def adapted(config: dict[str, Any], name: str, made: list[Host], key: Path, toke
         "file_mounts": {"~/noodle-ray": str(ROOT), "~/.noodle-ray/token": str(token)},
         "rsync_exclude": [*config["rsync_exclude"], "**/.venv", "**/.hypothesis/**"],
         "setup_commands": [*kept, *installed, path],
+        "worker_start_ray_commands": [*before, f"{IMPATIENT} && {start}"],
     }
 
 
@@ -151,7 +156,7 @@ def test_a_driver_script_runs_there_as_a_job(up: Up) -> None:
 def test_down_leaves_nothing_behind(up: Up) -> None:
     up.ray("down", "--yes", str(up.file), timeout_s=DOWN_S)
     assert processes_of_ray(up.hosts[:1]) == []
-    # Ray's `local` provider stops the head only. Workers end by themselves when it has been away for a minute.
+    # Ray's `local` provider stops the head only. Workers end by themselves when they have looked for it long enough.
     deadline = time.monotonic() + ENDED_S
     while (left := processes_of_ray(up.hosts)) and time.monotonic() < deadline:
         time.sleep(1)
