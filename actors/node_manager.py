@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import noodle_ray.goes_ahead  # noqa: F401
+import noodle_ray.goes_ahead  # noqa: F401  (what follows takes long to load, and others wait)
 
 # isort: split
 

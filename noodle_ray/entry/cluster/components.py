@@ -34,8 +34,8 @@ END_S = 30.0
 RUNNING = "RUNNING"
 OURS = {names.GATEWAY_APP, names.FUSION_APP}
 
-ALSO_OF_THE_NEXT = {"max_task_retries": -1}
-"""For calls that may be made twice: an actor that dies, as all do with their head, is asked when it runs again."""
+MAY_BE_REPEATED = {"max_task_retries": -1}
+"""Options of calls that do no harm if made twice: an actor that dies, as all do with their head, is asked again."""
 
 KINDS: dict[str, Any] = {
     names.NODE_MANAGER: NodeManager,
@@ -57,7 +57,7 @@ def start_node_manager(settings: Settings) -> None:
 def _start(kinds: Mapping[str, Any], settings: Settings) -> None:
     actors = [ray.remote(kind).options(**names.on_the_head(name)).remote(settings) for name, kind in kinds.items()]
     for actor in actors:
-        get(actor.ping.options(**ALSO_OF_THE_NEXT).remote(), timeout_s=START_TIMEOUT_S)
+        get(actor.ping.options(**MAY_BE_REPEATED).remote(), timeout_s=START_TIMEOUT_S)
 
 
 def start_gateway(settings: Settings, host: str, port: int, read_token: Callable[[], str]) -> None:
@@ -150,7 +150,7 @@ def register_components(gateway_url: str, fusion: bool = True) -> None:
     """Every component's entry in the service directory."""
     directory = ray.get_actor(names.SERVICE_DIRECTORY, names.NAMESPACE)
     for service in component_services(gateway_url, fusion):
-        get(directory.register.options(**ALSO_OF_THE_NEXT).remote(service), timeout_s=START_TIMEOUT_S)
+        get(directory.register.options(**MAY_BE_REPEATED).remote(service), timeout_s=START_TIMEOUT_S)
 
 
 def component_services(gateway_url: str, fusion: bool = True) -> list[Registration]:
